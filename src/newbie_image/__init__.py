@@ -1,0 +1,23 @@
+"""newbie-image: an XML prompt goes in, a picture goes out, and every step between can be read, changed and repeated."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "NewbiePipeline": "newbie_image.pipeline",
+    "GenerationRequest": "newbie_image.request",
+    "GeneratedImage": "newbie_image.request",
+    "NewbieError": "newbie_image.errors",
+}
+
+__all__ = ["GeneratedImage", "GenerationRequest", "NewbieError", "NewbiePipeline", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
