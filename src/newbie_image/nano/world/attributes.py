@@ -113,7 +113,7 @@ BACKGROUNDS: Final = (
     "pink_background",
     "blue_background",
     "yellow_background",
-    "blue_sky",
+    "sky",
     "beach",
     "forest",
     "cherry_blossoms",
@@ -128,7 +128,7 @@ BACKGROUNDS: Final = (
 PLAIN_BACKGROUNDS: Final = BACKGROUNDS[:4]
 INDOOR_BACKGROUNDS: Final = ("classroom", "bedroom")
 TIMES: Final = ("day", "sunset", "night")
-WEATHERS: Final = ("sunny", "rain", "snowing", "falling_petals")
+WEATHERS: Final = ("rain", "snowing", "falling_petals")
 
 # Invented people: the name alone fixes these.
 FIGURES: Final = {

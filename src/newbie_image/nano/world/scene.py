@@ -41,7 +41,8 @@ class Scene:
     """A whole picture. `jitter` seeds what has no label: exact places, sizes, clouds, strands of hair.
 
     `interaction` is None or one of attributes.INTERACTIONS and then concerns the first two characters.
-    `time` and `weather` are None where the background has none (plain and indoor backgrounds).
+    `time` and `weather` are None where the background has none (plain and indoor backgrounds); a weather of None is
+    clear otherwise.
     """
 
     characters: tuple[Character, ...]
@@ -117,7 +118,7 @@ def sample_scene(seed: int, count: int | None = None, counts: dict[int, float] |
     background = rng.choice(a.BACKGROUNDS)
     outdoors = background not in a.PLAIN_BACKGROUNDS and background not in a.INDOOR_BACKGROUNDS
     time = rng.choice(a.TIMES) if outdoors else None
-    weather = rng.choice(a.WEATHERS) if outdoors else None
+    weather = rng.choice(a.WEATHERS) if outdoors and rng.random() < 0.4 else None
     if background == "starry_sky":
         time = "night"
     interaction = rng.choice(a.INTERACTIONS) if count == 2 and rng.random() < 0.2 else None
