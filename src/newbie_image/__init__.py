@@ -12,6 +12,9 @@ _LAZY = {
     "GenerationRequest": "newbie_image.request",
     "GeneratedImage": "newbie_image.request",
     "NewbieError": "newbie_image.errors",
+    "NextDiT": "newbie_image.models.next_dit",
+    "GemmaTextModel": "newbie_image.models.gemma_text",
+    "JinaTextModel": "newbie_image.models.jina_text",
 }
 
 __all__ = ["GeneratedImage", "GenerationRequest", "NewbieError", "NewbiePipeline", "__version__"]

@@ -1,0 +1,1 @@
+"""What has weights: the transformer and the text towers."""

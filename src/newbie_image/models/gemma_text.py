@@ -1,0 +1,65 @@
+"""Gemma 3's text model as Newbie reads it: the input of its last layer.
+
+Newbie's transformer was trained on ``hidden_states[-2]``, the states after the last but one layer, without the final
+norm. :class:`GemmaTextModel` is transformers' ``Gemma3TextModel`` with the same parameters, config and files, whose
+forward stops there: neither the last layer nor the final norm is run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
+from transformers.models.gemma3.modeling_gemma3 import Gemma3TextModel
+
+
+class GemmaTextModel(Gemma3TextModel):
+    """Token ids to the states of the last but one layer.
+
+    The state dict is that of ``Gemma3TextModel``: files written by either are read by the other.
+    """
+
+    def __init__(self, config: Gemma3TextConfig) -> None:
+        super().__init__(config)
+        if config.use_bidirectional_attention:
+            raise ValueError("use_bidirectional_attention is set, but Newbie reads Gemma's causal attention")
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Encode a batch of texts; nothing here waits for the device.
+
+        Args:
+            input_ids: (batch, length) integers, padded on the right.
+            attention_mask: (batch, length), nonzero where a token is valid.
+
+        Returns:
+            (batch, length, hidden_size). What stands at padded places means nothing.
+        """
+        states = self.embed_tokens(input_ids)
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        kinds: list[str] = list(self.config.layer_types or [])[: self.config.num_hidden_layers - 1]
+        rotary = {kind: self.rotary_emb(states, positions, kind) for kind in dict.fromkeys(kinds)}
+        masks = {kind: self._mask(attention_mask, kind, states.dtype) for kind in dict.fromkeys(kinds)}
+        for layer, kind in zip(self.layers, kinds, strict=False):
+            states = layer(
+                states,
+                attention_mask=masks[kind],
+                position_embeddings=rotary[kind],
+                position_ids=positions,
+            )
+        return states
+
+    def _mask(self, attention_mask: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+        """Who may look at whom, (batch, 1, length, length): booleans for SDPA, an added term otherwise.
+
+        A padded place may look at itself, so that no row is empty (which would be NaN in some kernels).
+        """
+        length = attention_mask.shape[1]
+        place = torch.arange(length, device=attention_mask.device)
+        distance = place[:, None] - place[None, :]
+        allowed = distance >= 0
+        if kind == "sliding_attention":
+            allowed = allowed & (distance < self.config.sliding_window)
+        seen = allowed & attention_mask.to(torch.bool)[:, None, None, :] | (distance == 0)
+        if self.config._attn_implementation == "sdpa":
+            return seen
+        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
