@@ -90,3 +90,14 @@ def test_gradients_reach_what_is_run() -> None:
     used = [p for layer in ours.layers[:-1] for p in layer.parameters()] + [ours.embed_tokens.weight]
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in used)
     assert all(p.grad is None for p in ours.layers[-1].parameters())
+
+
+@torch.no_grad()
+def test_rotary_frequencies_survive_a_cast() -> None:
+    ours = model()
+    before = {name: buffer.clone() for name, buffer in ours.rotary_emb.named_buffers()}
+    ours.to(torch.bfloat16)
+    ids, mask = texts()
+    assert ours(ids, mask).dtype == torch.bfloat16
+    for name, buffer in ours.rotary_emb.named_buffers():
+        assert torch.equal(buffer, before[name])

@@ -1,11 +1,13 @@
 """Gemma 3's text model as Newbie reads it: the input of its last layer.
 
-Newbie's transformer was trained on ``hidden_states[-2]``, the states after the last but one layer, without the final
-norm. :class:`GemmaTextModel` is transformers' ``Gemma3TextModel`` with the same parameters, config and files, whose
-forward stops there: neither the last layer nor the final norm is run.
+Newbie's transformer was trained on ``hidden_states[-2]``, the states after the last but one layer, without the
+final norm. :class:`GemmaTextModel` is transformers' ``Gemma3TextModel`` with the same parameters, config and files,
+whose forward stops there: neither the last layer nor the final norm is run.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -48,6 +50,16 @@ class GemmaTextModel(Gemma3TextModel):
             )
         return states
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GemmaTextModel:
+        """Move or cast as usual, but keep the rotary frequencies in float32: rounding them turns late tokens."""
+        exact = dict(self.rotary_emb.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in exact.items():
+            moved = getattr(self.rotary_emb, name)
+            if moved.dtype != buffer.dtype:
+                setattr(self.rotary_emb, name, buffer.to(moved.device))
+        return self
+
     def _mask(self, attention_mask: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
         """Who may look at whom, (batch, 1, length, length): booleans for SDPA, an added term otherwise.
 
@@ -57,8 +69,9 @@ class GemmaTextModel(Gemma3TextModel):
         place = torch.arange(length, device=attention_mask.device)
         distance = place[:, None] - place[None, :]
         allowed = distance >= 0
-        if kind == "sliding_attention":
-            allowed = allowed & (distance < self.config.sliding_window)
+        window = self.config.sliding_window
+        if kind == "sliding_attention" and window is not None:
+            allowed = allowed & (distance < window)
         seen = allowed & attention_mask.to(torch.bool)[:, None, None, :] | (distance == 0)
         if self.config._attn_implementation == "sdpa":
             return seen

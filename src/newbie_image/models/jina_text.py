@@ -1,7 +1,7 @@
 """The text tower of Jina CLIP v2, natively.
 
 An XLM-RoBERTa encoder with rotary positions instead of learned ones and normalisation after each residual
-(jinaai/xlm-roberta-flash-implementation; ComfyUI's ``jina_clip_2``). Newbie uses one number of it a prompt: the
+(jinaai/xlm-roberta-flash-implementation; ComfyUI's ``jina_clip_2``). Newbie uses one vector of it a prompt: the
 mean of the last hidden states over the valid tokens, with no projection, no normalisation and no adapters.
 Parameter names are those of the published file behind its ``text_model.transformer.`` prefix.
 """
@@ -85,7 +85,7 @@ class JinaTextModel(ModelMixin, ConfigMixin):
         return self.encoder(states, rotary, keys)
 
     def _rotary(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosines and sines in float32, (length, 1, head_dim) each; the two halves of a head form the pairs."""
+        """Cosines and sines in float32, (length, 1, head_dim) each; a head's two halves form the pairs."""
         half = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32) / self.head_dim
         position = torch.arange(length, device=device, dtype=torch.float32)
         angle = torch.outer(position, 1.0 / self.rotary_base**half)
