@@ -1,9 +1,9 @@
 """A bundle's settings, where bundles are found, and what names one for good.
 
 A bundle is a folder with ``model_index.json``, ``newbie.json`` (:class:`BundleSettings`), and the folders
-``transformer``, ``text_encoder``, ``tokenizer``, ``clip_model``, ``clip_tokenizer``, ``vae`` and ``scheduler``.
-System prompts, token limits and presets belong to a model's training, so they stand in its bundle and not in the
-code. Nothing here imports torch.
+``transformer``, ``text_encoder``, ``tokenizer``, ``clip_model``, ``clip_tokenizer``, ``vae`` and
+``scheduler``. System prompts, token limits and presets belong to a model's training, so they stand in its
+bundle and not in the code. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ class TextSettings(_Strict):
 class VaeSettings(_Strict):
     """How latents are normalised where the autoencoder's own config does not say it.
 
-    The transformer sees ``((z − mean) / std − shift) · scale``. ``latents_mean`` and ``latents_std`` are a value a
-    channel; what is None is taken from the autoencoder's config, and what is absent there changes nothing.
+    The transformer sees ``((z − mean) / std − shift) · scale``. ``latents_mean`` and ``latents_std`` are a
+    value a channel; what is None is taken from the autoencoder's config, and what is absent there changes
+    nothing.
     """
 
     scaling_factor: float | None = Field(default=None, gt=0)
@@ -214,7 +215,7 @@ def write_settings(folder: Path, settings: BundleSettings) -> None:
 
 
 def bundle_places() -> tuple[Path, ...]:
-    """Folders that are searched for a bundle by name: the checkout's ``bundles``, then the installed package's."""
+    """Folders searched for a bundle by name: the checkout's ``bundles``, then the package's."""
     here = Path(__file__).resolve().parent
     return (here.parents[1] / "bundles", here / "bundles")
 
@@ -263,9 +264,9 @@ def find_bundle(name_or_path: str | Path) -> Path:
 def content_hash(folder: Path) -> str:
     """What names a bundle's content: a SHA-256 over the settings and every component's files.
 
-    Files up to 64 MiB are read whole (``sha256:``). Of larger ones the size and 16 blocks of 1 MiB spread evenly,
-    first and last included, are read, and the name says so (``sha256-sampled:``). The model card, pictures and
-    other files beside the components do not count.
+    Files up to 64 MiB are read whole (``sha256:``). Of larger ones the size and 16 blocks of 1 MiB spread
+    evenly, first and last included, are read, and the name says so (``sha256-sampled:``). The model card,
+    pictures and other files beside the components do not count.
     """
     total = hashlib.sha256()
     sampled = False

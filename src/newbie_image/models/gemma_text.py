@@ -1,8 +1,8 @@
 """Gemma 3's text model as Newbie reads it: the input of its last layer.
 
-Newbie's transformer was trained on ``hidden_states[-2]``, the states after the last but one layer, without the
-final norm. :class:`GemmaTextModel` is transformers' ``Gemma3TextModel`` with the same parameters, config and files,
-whose forward stops there: neither the last layer nor the final norm is run.
+Newbie's transformer was trained on ``hidden_states[-2]``, the states after the last but one layer, without
+the final norm. :class:`GemmaTextModel` is transformers' ``Gemma3TextModel`` with the same parameters, config
+and files, whose forward stops there: neither the last layer nor the final norm is run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class GemmaTextModel(Gemma3TextModel):
         return states
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GemmaTextModel:
-        """Move or cast as usual, but keep the rotary frequencies in float32: rounding them turns late tokens."""
+        """Move or cast as usual, but keep the rotary frequencies in float32: rounded, they turn late tokens."""
         exact = dict(self.rotary_emb.named_buffers())
         super()._apply(fn, recurse)
         for name, buffer in exact.items():

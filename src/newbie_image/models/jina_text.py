@@ -1,9 +1,9 @@
 """The text tower of Jina CLIP v2, natively.
 
 An XLM-RoBERTa encoder with rotary positions instead of learned ones and normalisation after each residual
-(jinaai/xlm-roberta-flash-implementation; ComfyUI's ``jina_clip_2``). Newbie uses one vector of it a prompt: the
-mean of the last hidden states over the valid tokens, with no projection, no normalisation and no adapters.
-Parameter names are those of the published file behind its ``text_model.transformer.`` prefix.
+(jinaai/xlm-roberta-flash-implementation; ComfyUI's ``jina_clip_2``). Newbie uses one vector of it a prompt:
+the mean of the last hidden states over the valid tokens, with no projection, no normalisation and no
+adapters. Parameter names are those of the published file behind its ``text_model.transformer.`` prefix.
 """
 
 from __future__ import annotations
