@@ -70,3 +70,7 @@ class OutputError(NewbieError):
 
 class MissingDependencyError(NewbieError):
     """An optional package that is not installed; the message has the pip line."""
+
+
+class ProvenanceError(NewbieError):
+    """A picture from which what made it cannot be read."""
