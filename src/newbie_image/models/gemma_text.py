@@ -51,7 +51,7 @@ class GemmaTextModel(Gemma3TextModel):
         return states
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GemmaTextModel:
-        """Move or cast as usual, but keep the rotary frequencies in float32: rounded, they turn late tokens."""
+        """Move or cast as usual, but keep the rotary frequencies in float32: rounded they err late."""
         exact = dict(self.rotary_emb.named_buffers())
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
