@@ -1,1 +1,3 @@
-"""What has weights: the transformer and the text towers."""
+"""What has weights: the transformer and the text tower, with the functions that they are made of."""
+
+from __future__ import annotations

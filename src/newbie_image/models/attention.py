@@ -1,0 +1,151 @@
+"""Attention behind one function, with grouped queries and padding that is never a key.
+
+Backends: ``sdpa`` is torch's scaled_dot_product_attention, ``flash`` the flash-attn package (CUDA, half precision),
+``math`` the formula written out in float32, for checking, and ``auto`` takes ``flash`` where it pays (padded batches
+on CUDA with the package installed) and ``sdpa`` elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import Literal, NamedTuple, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from newbie_image.errors import ConfigError, DeviceError
+
+AttentionBackend = Literal["auto", "sdpa", "flash", "math"]
+ATTENTION_BACKENDS: tuple[str, ...] = get_args(AttentionBackend)
+
+
+class PackedKeys(NamedTuple):
+    """Where the valid keys of a padded batch lie, for kernels that take sequences of uneven length.
+
+    indices: (valid keys,) int64 into the flattened (batch · tokens); starts: (batch + 1,) int32; longest: most keys.
+    """
+
+    indices: Tensor
+    starts: Tensor
+    longest: int
+
+
+class KeyPadding(NamedTuple):
+    """Which tokens may be keys: valid (batch, tokens) bool, and the packed form where a kernel wants it."""
+
+    valid: Tensor
+    packed: PackedKeys | None = None
+
+    @staticmethod
+    def pack(valid: Tensor) -> KeyPadding:
+        """Adds the packed form. Reads sizes back from the device: call it while preparing, never in a step."""
+        counts = valid.sum(dim=1, dtype=torch.int32)
+        starts = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
+        return KeyPadding(valid, PackedKeys(valid.flatten().nonzero().flatten(), starts, int(counts.max())))
+
+
+def flash_available() -> bool:
+    """Whether the flash-attn package can be imported."""
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def check_backend(backend: str, device: torch.device | str | None = None) -> AttentionBackend:
+    """Returns the backend if it is known and can run on the device.
+
+    Raises:
+        ConfigError: unknown name.
+        DeviceError: flash without a CUDA device or without its package.
+    """
+    if backend not in ATTENTION_BACKENDS:
+        raise ConfigError(
+            f"unknown attention backend {backend!r}; allowed are {', '.join(ATTENTION_BACKENDS)}"
+        )
+    if backend == "flash":
+        if device is not None and torch.device(device).type != "cuda":
+            raise DeviceError(
+                f"attention backend 'flash' needs a CUDA device, the model is on {device}; use 'sdpa' or 'auto'"
+            )
+        if not flash_available():
+            raise DeviceError(
+                "attention backend 'flash' needs the package flash-attn, which is not installed; "
+                "run `pip install flash-attn --no-build-isolation` or use 'sdpa' or 'auto'"
+            )
+    return cast(AttentionBackend, backend)
+
+
+def wants_packed_keys(backend: AttentionBackend, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a padded batch will go to the flash kernel, so that the packed form is worth making."""
+    fits = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and flash_available()
+    return fits and backend in ("auto", "flash")
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None, backend: AttentionBackend = "auto"
+) -> Tensor:
+    """softmax(q·kᵀ/√head_dim)·v over the valid keys.
+
+    Args:
+        query: (batch, queries, heads, head_dim).
+        key, value: (batch, tokens, kv_heads, head_dim); heads is a multiple of kv_heads.
+        padding: which of the tokens are keys; None when all are, so that the fastest kernels apply.
+        backend: see the module.
+    Returns:
+        (batch, queries, heads · head_dim) in the dtype of the query.
+    Raises:
+        DeviceError: flash asked for where it cannot run.
+    """
+    if backend == "math":
+        return _written_out(query, key, value, padding)
+    flash = backend == "flash"
+    if backend == "auto" and padding is not None and padding.packed is not None:
+        flash = wants_packed_keys(backend, query.device, query.dtype)
+    if flash:
+        return _flash(query, key, value, padding)
+    return _sdpa(query, key, value, padding)
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None) -> Tensor:
+    mask = None if padding is None else padding.valid[:, None, None, :]
+    grouped = query.shape[2] != key.shape[2]
+    out = F.scaled_dot_product_attention(
+        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, enable_gqa=grouped
+    )
+    return out.transpose(1, 2).flatten(2)
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None) -> Tensor:
+    check_backend("flash", query.device)
+    from flash_attn import flash_attn_func, flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
+
+    if padding is None:
+        return flash_attn_func(query, key, value).flatten(2)
+    if padding.packed is None:
+        raise DeviceError(
+            "attention backend 'flash' needs padded captions prepared beforehand; "
+            "call prepare_text() and velocity(), or use 'sdpa' or 'auto'"
+        )
+    batch, queries = query.shape[:2]
+    indices, starts, longest = padding.packed
+    # Only keys and values are packed; padded queries are computed and never read.
+    out = flash_attn_varlen_func(
+        query.flatten(0, 1),
+        key.flatten(0, 1).index_select(0, indices),
+        value.flatten(0, 1).index_select(0, indices),
+        cu_seqlens_q=torch.arange(0, (batch + 1) * queries, queries, dtype=torch.int32, device=query.device),
+        cu_seqlens_k=starts,
+        max_seqlen_q=queries,
+        max_seqlen_k=longest,
+    )
+    return out.unflatten(0, (batch, queries)).flatten(2)
+
+
+def _written_out(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None) -> Tensor:
+    groups = key.shape[2]
+    grouped = query.float().unflatten(2, (groups, -1))
+    scores = torch.einsum("bqgrd,bkgd->bgrqk", grouped, key.float()) / math.sqrt(query.shape[-1])
+    if padding is not None:
+        scores = scores.masked_fill(~padding.valid[:, None, None, None, :], float("-inf"))
+    out = torch.einsum("bgrqk,bkgd->bqgrd", scores.softmax(dim=-1), value.float())
+    return out.flatten(2).to(query.dtype)

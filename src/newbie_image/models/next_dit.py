@@ -1,0 +1,468 @@
+"""NextDiT: the transformer that turns noise into latents under a caption. The only definition of it.
+
+One stream of tokens, [image][caption][padding], through blocks whose norms are scaled and whose updates are gated by
+the time and the pooled caption. Before the streams join, two noise refiners see the image alone and two context
+refiners see the caption alone. Names of parameters are those of the published model, so its state dict loads as is.
+
+The work is cut where time enters. `prepare_text` does once what a caption needs (projection, context refiners,
+positions, padding); `velocity` is the step; `forward` is both, for training.
+
+Source: Lumina-Image 2.0 (arXiv 2503.21758), NewBie-image-Exp0.1 (`NextDiT_CLIP`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from newbie_image.errors import ConfigError, RequestError
+from newbie_image.models.attention import AttentionBackend, KeyPadding, check_backend, wants_packed_keys
+from newbie_image.models.layers import FinalLayer, Modulation, RMSNorm, TimestepEmbedder, TransformerBlock
+from newbie_image.models.rope import Rotary, RotaryTables, sequence_positions
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """What a caption contributes to every step, computed once.
+
+    Attributes:
+        text: (batch, length, dim), projected and refined caption tokens; padding is zero.
+        pooled: (batch, clip_text_dim), projected pooled caption.
+        rotary: tables of [image][caption], (batch, image tokens + length, 1, head_dim/2).
+        padding: which of these tokens are keys; None when all are.
+        grid: image tokens downwards and across.
+        lengths: valid caption tokens of each sample, known on the host; None where reading them back was forbidden.
+    """
+
+    text: Tensor
+    pooled: Tensor
+    rotary: Rotary
+    padding: KeyPadding | None
+    grid: tuple[int, int]
+    lengths: tuple[int, ...] | None
+
+    @property
+    def batch(self) -> int:
+        """Number of captions."""
+        return self.text.shape[0]
+
+    def rows(self, start: int, stop: int) -> PreparedText:
+        """The captions start … stop − 1 alone, with no more padding than they need."""
+        image = self.grid[0] * self.grid[1]
+        part = replace(
+            self,
+            text=self.text[start:stop],
+            pooled=self.pooled[start:stop],
+            rotary=self.rotary.rows(start, stop),
+            padding=None if self.padding is None else KeyPadding(self.padding.valid[start:stop]),
+            lengths=None if self.lengths is None else self.lengths[start:stop],
+        )
+        if part.lengths is None:
+            return part
+        longest = max(part.lengths)
+        padding = None
+        if part.padding is not None and min(part.lengths) != longest:
+            padding = KeyPadding(part.padding.valid[:, : image + longest])
+            if self.padding is not None and self.padding.packed is not None:
+                padding = KeyPadding.pack(padding.valid)
+        return replace(
+            part, text=part.text[:, :longest], rotary=part.rotary.tokens(0, image + longest), padding=padding
+        )
+
+
+@dataclass(frozen=True)
+class StepModulation:
+    """AdaLN factors of every block at one timestep, for one prepared text; see `NextDiT.prepare_schedule`."""
+
+    noise_refiner: tuple[Modulation, ...]
+    layers: tuple[Modulation, ...]
+    final: Tensor
+
+
+class NextDiT(ModelMixin, ConfigMixin):
+    """The transformer.
+
+    Args:
+        patch_size: latent pixels along the side of one token.
+        in_channels: channels of the latents.
+        dim: width.
+        n_layers: joint blocks.
+        n_refiner_layers: noise refiners, and as many context refiners.
+        n_heads: query heads; dim / n_heads is the head's size.
+        n_kv_heads: key and value heads, a divisor of n_heads; None for n_heads.
+        multiple_of: the feed-forward's width is rounded up to a multiple of it.
+        ffn_dim_multiplier: factor of the feed-forward's width 4·dim; None for 1.
+        norm_eps: of the block's norms and the caption's norm.
+        cap_feat_dim: width of the text tokens.
+        axes_dims: head channels turned by caption index, row and column; even, their sum is the head's size.
+        axes_lens: positions on each axis; a caption has at most axes_lens[0] − 1 tokens.
+        clip_text_dim: width of the pooled text.
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["TransformerBlock"]  # noqa: RUF012
+    _repeated_blocks = ["TransformerBlock"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["x_embedder", "t_embedder", "norm", "final_layer"]  # noqa: RUF012
+
+    @register_to_config
+    def __init__(
+        self,
+        patch_size: int = 2,
+        in_channels: int = 16,
+        dim: int = 2304,
+        n_layers: int = 36,
+        n_refiner_layers: int = 2,
+        n_heads: int = 24,
+        n_kv_heads: int | None = 8,
+        multiple_of: int = 256,
+        ffn_dim_multiplier: float | None = None,
+        norm_eps: float = 1e-5,
+        cap_feat_dim: int = 2560,
+        axes_dims: Sequence[int] = (32, 32, 32),
+        axes_lens: Sequence[int] = (1024, 512, 512),
+        clip_text_dim: int = 1024,
+    ) -> None:
+        super().__init__()
+        kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        _check_sizes(dim, n_heads, kv_heads, axes_dims, axes_lens)
+        self.patch_size, self.in_channels, self.dim = patch_size, in_channels, dim
+        self.axes_lens = tuple(axes_lens)
+        self.cap_feat_dim, self.clip_text_dim = cap_feat_dim, clip_text_dim
+        self.gradient_checkpointing = False
+        self._attention_backend: AttentionBackend = "auto"
+
+        def blocks(count: int, modulated: bool) -> nn.ModuleList:
+            return nn.ModuleList(
+                TransformerBlock(dim, n_heads, kv_heads, multiple_of, ffn_dim_multiplier, norm_eps, modulated)
+                for _ in range(count)
+            )
+
+        patch_channels = patch_size * patch_size * in_channels
+        time_dim = min(dim, 1024)
+        self.x_embedder = nn.Linear(patch_channels, dim)
+        self.noise_refiner = blocks(n_refiner_layers, modulated=True)
+        self.context_refiner = blocks(n_refiner_layers, modulated=False)
+        self.t_embedder = TimestepEmbedder(time_dim)
+        self.cap_embedder = nn.Sequential(RMSNorm(cap_feat_dim, eps=norm_eps), nn.Linear(cap_feat_dim, dim))
+        self.layers = blocks(n_layers, modulated=True)
+        # Not used by any forward, here or upstream; it is in every published state dict.
+        self.norm_final = RMSNorm(dim, eps=norm_eps)
+        self.final_layer = FinalLayer(dim, patch_channels)
+        self.rope_embedder = RotaryTables(axes_dims, axes_lens)
+        self.time_text_embed = nn.Sequential(nn.SiLU(), nn.Linear(time_dim + clip_text_dim, time_dim))
+        self.clip_text_pooled_proj = nn.Sequential(
+            RMSNorm(clip_text_dim, eps=1e-6), nn.Linear(clip_text_dim, clip_text_dim)
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.xavier_uniform_(self.x_embedder.weight)
+        nn.init.zeros_(self.x_embedder.bias)
+        nn.init.trunc_normal_(self.cap_embedder[1].weight, std=0.02)
+        nn.init.zeros_(self.cap_embedder[1].bias)
+        nn.init.normal_(self.clip_text_pooled_proj[1].weight, std=0.01)
+        nn.init.zeros_(self.clip_text_pooled_proj[1].bias)
+        # Upstream zeroes this layer, because it was added to trained weights. From scratch that is a dead point:
+        # the AdaLN weights behind it are zero as well, so that neither would ever see a gradient and the model
+        # would stay blind to time. SiLU halves small values, hence the factor 2.
+        mixing = self.time_text_embed[1]
+        nn.init.normal_(mixing.weight, std=2 / math.sqrt(mixing.in_features))
+        nn.init.zeros_(mixing.bias)
+
+    @property
+    def attention_backend(self) -> AttentionBackend:
+        """auto, sdpa, flash or math; see `newbie_image.models.attention`."""
+        return self._attention_backend
+
+    @attention_backend.setter
+    def attention_backend(self, backend: str) -> None:
+        self._attention_backend = check_backend(backend, self.x_embedder.weight.device)
+
+    @property
+    def _compute_dtype(self) -> torch.dtype:
+        # A norm's weight: never quantised and never cast layer by layer.
+        return self.cap_embedder[0].weight.dtype
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, text_tokens: Tensor, text_mask: Tensor, pooled_text: Tensor
+    ) -> Tensor:
+        """Velocity of noisy latents under captions, in one go: for training and for single evaluations.
+
+        Shapes depend on the arguments' shapes alone and nothing is read back from the device, so that it compiles
+        into one graph; padded captions are masked, never trimmed.
+
+        Args:
+            latents: (batch, in_channels, height/8, width/8), t·data + (1 − t)·noise.
+            timestep: (batch,) in [0, 1]; 0 is noise, 1 is data.
+            text_tokens: (batch, length, cap_feat_dim), padded on the right.
+            text_mask: (batch, length), non-zero where a token is valid.
+            pooled_text: (batch, clip_text_dim).
+        Returns:
+            Velocity data − noise, shape and dtype of the latents.
+        Raises:
+            RequestError: shapes that do not fit the model or each other.
+        """
+        _check_latents(latents, self.in_channels, self.patch_size)
+        size = (latents.shape[-2], latents.shape[-1])
+        prepared = self._prepare(text_tokens, text_mask, pooled_text, size, static=True)
+        return self.velocity(latents, timestep, prepared)
+
+    def prepare_text(
+        self, text_tokens: Tensor, text_mask: Tensor, pooled_text: Tensor, latent_size: tuple[int, int]
+    ) -> PreparedText:
+        """Does once what the captions need for every step at one picture size.
+
+        Reads the captions' lengths back from the device, trims padding that no caption needs, and leaves the mask
+        away where all captions are equally long.
+
+        Args:
+            text_tokens: (batch, length, cap_feat_dim), padded on the right.
+            text_mask: (batch, length), non-zero where a token is valid.
+            pooled_text: (batch, clip_text_dim).
+            latent_size: height/8 and width/8 of the picture, multiples of patch_size.
+        Raises:
+            RequestError: shapes that do not fit, captions or pictures beyond the rotary tables, padding that is not
+                on the right.
+        """
+        return self._prepare(text_tokens, text_mask, pooled_text, latent_size, static=False)
+
+    def _prepare(
+        self, tokens: Tensor, mask: Tensor, pooled: Tensor, latent_size: tuple[int, int], static: bool
+    ) -> PreparedText:
+        self._check_text(tokens, mask, pooled)
+        rows, columns = self._token_grid(latent_size)
+        dtype, image = self._compute_dtype, rows * columns
+        valid = mask != 0
+        lengths = None
+        if not static:
+            lengths = _right_padded_lengths(valid)
+            valid, tokens = valid[:, : max(lengths)], tokens[:, : max(lengths)]
+        length = valid.shape[1]
+        if length >= self.axes_lens[0]:
+            raise RequestError(
+                f"caption of {length} tokens; the model's rotary table allows {self.axes_lens[0] - 1}: shorten it"
+            )
+        counts = valid.sum(dim=1)
+        rotary = self.rope_embedder(sequence_positions(counts, rows, columns, length))
+
+        padded = lengths is None or min(lengths) < length
+        # Padding may hold anything, even NaN, and 0 · NaN in the values is NaN: so it is made zero, twice.
+        text = tokens.to(dtype)
+        if padded:
+            text = text.masked_fill(~valid[..., None], 0)
+        text = self.cap_embedder(text).to(dtype)
+        text_padding = self._padding(valid, static) if padded else None
+        for block in self.context_refiner:
+            text = self._run(block, text, None, rotary.tokens(image, image + length), text_padding)
+        padding = None
+        if padded:
+            text = text.masked_fill(~valid[..., None], 0)
+            padding = self._padding(torch.cat([valid.new_ones(valid.shape[0], image), valid], dim=1), static)
+        pooled = self.clip_text_pooled_proj(pooled.to(dtype)).to(dtype)
+        return PreparedText(text, pooled, rotary, padding, (rows, columns), lengths)
+
+    def _padding(self, valid: Tensor, static: bool) -> KeyPadding:
+        if not static and wants_packed_keys(self._attention_backend, valid.device, self._compute_dtype):
+            return KeyPadding.pack(valid)
+        return KeyPadding(valid)
+
+    def velocity(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        prepared: PreparedText,
+        modulation: StepModulation | None = None,
+    ) -> Tensor:
+        """One step: velocity of noisy latents under prepared captions. Never waits for the device.
+
+        Args:
+            latents: (batch, in_channels, height/8, width/8).
+            timestep: (batch,) in [0, 1]; 0 is noise, 1 is data.
+            prepared: from `prepare_text`, of the same batch and picture size.
+            modulation: the step's factors from `prepare_schedule`; timestep is then not looked at.
+        Returns:
+            Velocity data − noise, shape and dtype of the latents.
+        Raises:
+            RequestError: latents of another shape than the captions were prepared for.
+        """
+        _check_latents(latents, self.in_channels, self.patch_size)
+        _check_prepared(latents, timestep, prepared, self.patch_size)
+        dtype, image = self._compute_dtype, prepared.grid[0] * prepared.grid[1]
+        if modulation is None:
+            conditioning = self._conditioning(timestep, prepared.pooled)
+            refiners = [conditioning] * len(self.noise_refiner)
+            joint = [conditioning] * len(self.layers)
+            final = conditioning
+        else:
+            refiners, joint, final = modulation.noise_refiner, modulation.layers, modulation.final
+
+        states = self.x_embedder(patchify(latents.to(dtype), self.patch_size)).to(dtype)
+        image_rotary = prepared.rotary.tokens(0, image)
+        for block, factors in zip(self.noise_refiner, refiners, strict=True):
+            states = self._run(block, states, factors, image_rotary, None)
+        states = torch.cat([states, prepared.text], dim=1)
+        last = len(self.layers) - 1
+        for index, (block, factors) in enumerate(zip(self.layers, joint, strict=True)):
+            # Nothing reads the caption's tokens after the last block: there they are keys only.
+            keep = image if index == last else None
+            states = self._run(block, states, factors, prepared.rotary, prepared.padding, keep)
+        patches = self.final_layer(states[:, :image], final, modulated=modulation is not None)
+        return unpatchify(patches, prepared.grid, self.patch_size).to(latents.dtype)
+
+    @torch.no_grad()
+    def prepare_schedule(
+        self, timesteps: Sequence[float] | Tensor, prepared: PreparedText
+    ) -> list[StepModulation]:
+        """AdaLN factors of all blocks for a fixed schedule; exact, and the AdaLN weights are not read in the steps.
+
+        Args:
+            timesteps: (steps,) in [0, 1].
+            prepared: the captions of the run; the factors depend on their pooled text.
+        Returns:
+            One `StepModulation` for each timestep, to hand to `velocity`.
+        """
+        schedule = []
+        for time in torch.as_tensor(timesteps, dtype=torch.float32).tolist():
+            timestep = torch.full((prepared.batch,), time, device=prepared.pooled.device)
+            conditioning = self._conditioning(timestep, prepared.pooled)
+            schedule.append(
+                StepModulation(
+                    tuple(block.modulation(conditioning) for block in self.noise_refiner),
+                    tuple(block.modulation(conditioning) for block in self.layers),
+                    self.final_layer.modulation(conditioning),
+                )
+            )
+        return schedule
+
+    def _conditioning(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        time = self.t_embedder(timestep, self._compute_dtype)
+        return self.time_text_embed(torch.cat([time, pooled.to(time.dtype)], dim=-1))
+
+    def _run(
+        self,
+        block: nn.Module,
+        states: Tensor,
+        conditioning: Tensor | Modulation | None,
+        rotary: Rotary,
+        padding: KeyPadding | None,
+        keep: int | None = None,
+    ) -> Tensor:
+        arguments = (states, conditioning, rotary, padding, self._attention_backend, keep)
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(block, *arguments)
+        return block(*arguments)
+
+    def _token_grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
+        patch = self.patch_size
+        if len(latent_size) != 2 or not all(isinstance(side, int) and side > 0 for side in latent_size):
+            raise RequestError(
+                f"latent size {latent_size!r}; give two positive whole numbers (height/8, width/8)"
+            )
+        if latent_size[0] % patch or latent_size[1] % patch:
+            raise RequestError(f"latent size {latent_size[0]}×{latent_size[1]} is not a multiple of {patch}")
+        rows, columns = latent_size[0] // patch, latent_size[1] // patch
+        if rows > self.axes_lens[1] or columns > self.axes_lens[2]:
+            raise RequestError(
+                f"latents of {latent_size[0]}×{latent_size[1]} are {rows}×{columns} tokens; the model's rotary tables "
+                f"end at {self.axes_lens[1]}×{self.axes_lens[2]} (axes_lens): choose a smaller picture"
+            )
+        return rows, columns
+
+    def _check_text(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> None:
+        if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.cap_feat_dim:
+            raise RequestError(
+                f"text_tokens of shape {tuple(tokens.shape)}; the transformer takes (batch, length, "
+                f"{self.cap_feat_dim}) (cap_feat_dim): is this its text encoder?"
+            )
+        if mask.shape != tokens.shape[:2]:
+            raise RequestError(
+                f"text_mask of shape {tuple(mask.shape)} beside text_tokens of shape {tuple(tokens.shape)}; "
+                f"it must be {tuple(tokens.shape[:2])}"
+            )
+        if pooled.shape != (tokens.shape[0], self.clip_text_dim):
+            raise RequestError(
+                f"pooled_text of shape {tuple(pooled.shape)}; the transformer takes "
+                f"{(tokens.shape[0], self.clip_text_dim)} (batch, clip_text_dim): is this its CLIP text tower?"
+            )
+
+
+def patchify(latents: Tensor, patch: int) -> Tensor:
+    """(batch, channels, height, width) → (batch, tokens, patch·patch·channels), row by row, channels innermost."""
+    batch, channels, height, width = latents.shape
+    cut = latents.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+
+
+def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
+    """(batch, rows·columns, patch·patch·channels) → (batch, channels, rows·patch, columns·patch)."""
+    batch, rows, columns = patches.shape[0], *grid
+    cut = patches.reshape(batch, rows, columns, patch, patch, -1)
+    return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, rows * patch, columns * patch)
+
+
+def _check_sizes(
+    dim: int, heads: int, kv_heads: int, axes_dims: Sequence[int], axes_lens: Sequence[int]
+) -> None:
+    if dim % heads or heads % kv_heads:
+        raise ConfigError(
+            f"dim {dim}, n_heads {heads}, n_kv_heads {kv_heads}: n_heads must divide dim and n_kv_heads must divide n_heads"
+        )
+    if (
+        len(axes_dims) != 3
+        or len(axes_lens) != 3
+        or sum(axes_dims) != dim // heads
+        or any(d % 2 for d in axes_dims)
+    ):
+        raise ConfigError(
+            f"axes_dims {list(axes_dims)} and axes_lens {list(axes_lens)} with heads of {dim // heads} channels: "
+            "give three even axes_dims that sum to the head's size, and three axes_lens"
+        )
+
+
+def _check_latents(latents: Tensor, channels: int, patch: int) -> None:
+    if latents.ndim != 4:
+        raise RequestError(
+            f"latents of shape {tuple(latents.shape)}; give (batch, {channels}, height/8, width/8)"
+        )
+    if latents.shape[1] != channels:
+        raise RequestError(
+            f"latents with {latents.shape[1]} channels for a transformer with in_channels {channels}: "
+            "the VAE and the transformer are not of the same model"
+        )
+    if latents.shape[2] % patch or latents.shape[3] % patch:
+        raise RequestError(
+            f"latents of {latents.shape[2]}×{latents.shape[3]}; both sides must be multiples of {patch} (patch_size)"
+        )
+
+
+def _check_prepared(latents: Tensor, timestep: Tensor, prepared: PreparedText, patch: int) -> None:
+    grid = (latents.shape[2] // patch, latents.shape[3] // patch)
+    if latents.shape[0] != prepared.batch or grid != prepared.grid:
+        raise RequestError(
+            f"latents of shape {tuple(latents.shape)} for captions prepared for a batch of {prepared.batch} and "
+            f"latents of {prepared.grid[0] * patch}×{prepared.grid[1] * patch}: prepare the text for this size"
+        )
+    if timestep.shape != (latents.shape[0],):
+        raise RequestError(
+            f"timestep of shape {tuple(timestep.shape)}; give ({latents.shape[0]},), one per sample"
+        )
+
+
+def _right_padded_lengths(valid: Tensor) -> tuple[int, ...]:
+    # One transfer for both questions: how many tokens, and where is the last one.
+    places = torch.arange(1, valid.shape[1] + 1, device=valid.device)
+    counts, ends = torch.stack([valid.sum(dim=1), (valid * places).amax(dim=1)]).tolist()
+    if counts != ends or min(counts) == 0:
+        raise RequestError(
+            f"text_mask with {counts} valid tokens ending at {ends}; captions need at least one token and padding "
+            "on the right only"
+        )
+    return tuple(counts)
