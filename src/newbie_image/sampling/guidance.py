@@ -1,8 +1,8 @@
 """Classifier-free guidance, as upstream's `forward_with_cfg` defines it, and the watch for NaN.
 
 guided = unconditional + scale · (conditional − unconditional), on all channels, while t < truncation; from
-there on the conditional velocity alone, at half the cost. With renorm > 0 a guided velocity whose norm (over a
-whole picture: channels, rows and columns) exceeds renorm times the conditional's is scaled down to that.
+there on the conditional velocity alone, at half the cost. With renorm > 0 a guided velocity whose norm (over
+a whole picture: channels, rows and columns) exceeds renorm times the conditional's is scaled down to that.
 
 Upstream renormalises only where there is one picture (`.item()` of the norm); here each picture of a batch is
 limited by itself, which is the same for one.
@@ -46,13 +46,12 @@ class Guidance:
                 raise RequestError(f"guidance {name} {value!r} is not allowed; give a number of at least 0")
 
     def active(self, t: float) -> bool:
-        """Whether the unconditional velocity makes a difference at time t."""
+        """Whether the unconditional velocity makes a difference at time t.
+
+        It never does later if it does not at a grid's first time, and then no negative prompt is needed.
+        """
         unchanged = self.scale == 1.0 and (self.renorm == 0.0 or self.renorm >= 1.0)
         return t < self.truncation and not unchanged
-
-    def active_within(self, grid: tuple[float, ...]) -> bool:
-        """Whether any point of the grid is guided, that is, whether a negative prompt has to be encoded."""
-        return self.active(grid[0])
 
     def combine(self, conditional: torch.Tensor, unconditional: torch.Tensor) -> torch.Tensor:
         """The guided velocity.

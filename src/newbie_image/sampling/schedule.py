@@ -101,7 +101,10 @@ def time_grid(steps: int, shift: float = 1.0, grid: str = "uniform") -> torch.Te
         raise RequestError(f"shift {shift!r} is not allowed; give a number above 0 (1 is none, 6 is usual)")
     if grid not in GRIDS:
         raise RequestError(f"unknown time grid {grid!r}; choose one of {', '.join(GRIDS)}")
-    return GRIDS[grid](steps, shift)
+    times = GRIDS[grid](steps, shift)
+    # The shift's rounding may leave the end a hair beside 1, where solvers do without a last evaluation.
+    times[0], times[-1] = 0.0, 1.0
+    return times
 
 
 def grid_times(grid: torch.Tensor | Sequence[float]) -> tuple[float, ...]:

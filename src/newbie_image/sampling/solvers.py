@@ -124,8 +124,9 @@ class Euler(Solver):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         t = self._times[index]
         v = velocity_fn(x, t).float()
+        # The scheduler counts its steps; the timestep it asks for is only read where it has not begun.
         negated, sample = cast("torch.FloatTensor", -v), cast("torch.FloatTensor", x)
-        after = self._scheduler.step(negated, 1000.0 * (1.0 - t), sample, return_dict=False)[0]
+        after = self._scheduler.step(negated, 1.0 - t, sample, return_dict=False)[0]
         return after, x + (1.0 - t) * v
 
 
@@ -225,7 +226,7 @@ class DPMSolverPlusPlus2M(_Multistep):
 
 
 class ResMultistep(_Multistep):
-    """RES, two steps, exponential integrator in −log(1 − t): ComfyUI's `res_multistep`, which adds no noise."""
+    """RES, two steps: exponential integrator in −log(1 − t). ComfyUI's `res_multistep`, without noise."""
 
     name = "res_multistep"
 
