@@ -1,0 +1,64 @@
+"""Contact sheets of the world: `python -m newbie_image.nano.world.sheet out.png --count 2 --rows 6`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from newbie_image.nano.world import attributes as a
+from newbie_image.nano.world.render import render
+from newbie_image.nano.world.scene import Scene, sample_scene
+
+
+def sheet(scenes: list[Scene], columns: int, size: int) -> np.ndarray:
+    """The scenes side by side: uint8 (rows · size, columns · size, 3); missing cells are white."""
+    rows = -(-len(scenes) // columns)
+    page = np.full((rows * size, columns * size, 3), 255, dtype=np.uint8)
+    for index, scene in enumerate(scenes):
+        row, column = divmod(index, columns)
+        page[row * size : (row + 1) * size, column * size : (column + 1) * size] = render(scene, size)
+    return page
+
+
+def backdrops(seed: int, count: int | None) -> list[Scene]:
+    """Every background at every hour that it has, with random people."""
+    scenes: list[Scene] = []
+    for background in a.BACKGROUNDS:
+        outdoors = background not in a.PLAIN_BACKGROUNDS and background not in a.INDOOR_BACKGROUNDS
+        times = (None,) if not outdoors else ("night",) if background == "starry_sky" else a.TIMES
+        for time in times:
+            scene = sample_scene(seed + len(scenes), count)
+            scenes.append(replace(scene, background=background, time=time, weather=None))
+    return scenes
+
+
+def main(
+    target: Path,
+    seed: Annotated[int, typer.Option(help="Seed of the first scene; the next ones follow.")] = 0,
+    count: Annotated[
+        int | None, typer.Option(help="People in each scene, 1 to 6; drawn if left out.")
+    ] = None,
+    rows: int = 6,
+    columns: int = 8,
+    size: Annotated[int, typer.Option(help="Pixels of one picture's side.")] = 128,
+    background: Annotated[
+        str | None, typer.Option(help="One of the world's backgrounds, for all pictures.")
+    ] = None,
+    tour: Annotated[bool, typer.Option(help="Every background at every hour instead.")] = False,
+) -> None:
+    """Writes a PNG of many scenes."""
+    scenes = (
+        backdrops(seed, count) if tour else [sample_scene(seed + k, count) for k in range(rows * columns)]
+    )
+    if background is not None:
+        scenes = [replace(scene, background=background) for scene in scenes]
+    Image.fromarray(sheet(scenes, columns, size)).save(target)
+
+
+if __name__ == "__main__":
+    typer.run(main)
