@@ -16,22 +16,22 @@ from newbie_image.nano.world.strokes import Point, disc, number, shape, stroke
 SHOE: Final = "#5a3a34"
 SEAT: Final = "#c79a6b"
 
-_OFFSETS: Final = {"sitting": 44.0, "jumping": -36.0}
+_OFFSETS: Final = {"sitting": 34.0, "jumping": -36.0}
 _LEGS: Final[dict[str, tuple[Point, ...]]] = {
-    "sitting": ((20, -64), (27, -52), (27, -12)),
+    "sitting": ((22, -72), (30, -56), (30, -12)),
     "jumping": ((17, -148), (23, -98), (56, -64)),
 }
 _STANDING_LEG: Final[tuple[Point, ...]] = ((18, -112), (19, -60), (20, -12))
-_SKIRTS: Final = {"sitting": (-88.0, -54.0, 8.0), "jumping": (-166.0, -112.0, 8.0)}
+_SKIRTS: Final = {"sitting": (-98.0, -52.0, 13.0), "jumping": (-168.0, -108.0, 8.0)}
 _FREE_ARMS: Final[dict[str, tuple[Point, Point]]] = {
     "standing": ((-54, -150), (-59, -114)),
     "waving": ((-88, -154), (-108, -222)),
     "arm_up": ((-100, -214), (-108, -352)),
     "hand_on_own_hip": ((-96, -152), (-42, -121)),
     "salute": ((-112, -222), (-82, -296)),
-    "outstretched_arm": ((-76, -180), (-110, -178)),
+    "outstretched_arm": ((-70, -180), (-102, -178)),
     "sitting": ((-56, -150), (-26, -112)),
-    "jumping": ((-80, -194), (-112, -232)),
+    "jumping": ((-78, -192), (-104, -232)),
 }
 _OPEN_HANDS: Final = ("waving", "outstretched_arm", "jumping")
 
@@ -44,12 +44,12 @@ def pose_offset(character: Character) -> float:
 def draw_behind(character: Character, uid: str, rng: random.Random, hold_hand: str | None = None) -> str:
     """What lies behind the hair: seat, shadow on the ground, an umbrella's canopy."""
     parts: list[str] = []
-    spread = 46 if character.pose == "jumping" else 58
+    spread = {"jumping": 46, "sitting": 86}.get(character.pose, 58)
     parts.append(
         f'<ellipse cx="0" cy="2" rx="{spread}" ry="9" fill="{palette.LINE}" fill-opacity="0.22"/>'
     )
     if character.pose == "sitting":
-        parts.append(shape("M-66,-62L66,-62L66,2L-66,2Z", SEAT) + shape("M-66,-44L66,-44L66,2L-66,2Z", palette.shadow(SEAT)))
+        parts.append(shape("M-80,-66L80,-66L80,2L-80,2Z", SEAT) + shape("M-80,-48L80,-48L80,2L-80,2Z", palette.shadow(SEAT)))
     if character.held == "umbrella" and hold_hand != "right":
         parts.append(_moved(held.draw_behind_head(character.held), pose_offset(character)))
     return "".join(parts)
@@ -102,7 +102,7 @@ def _arms(character: Character, hold_hand: str | None) -> list[tuple[tuple[Point
     elif character.held:
         other = ((shoulder, (62, -158), held.HAND), True, "held")
     elif pose == "jumping":
-        other = ((shoulder, (80, -194), (112, -232)), True, "open")
+        other = ((shoulder, (78, -192), (104, -232)), True, "open")
     elif pose == "sitting":
         other = ((shoulder, (56, -150), (26, -112)), True, "fist")
     else:
@@ -136,8 +136,8 @@ def _draw_legs(character: Character) -> str:
     left = tuple((-x, y) for x, y in right)
     boy = character.gender == "1boy"
     half = 37.0 if boy else 34.0
-    cover = 30.0 if pose == "sitting" else 44.0
-    waist, hem, spread = _SKIRTS.get(pose, (-132.0, -78.0, 0.0))
+    cover = 25.0 if pose == "sitting" else 39.0
+    waist, hem, spread = _SKIRTS.get(pose, (-132.0, -74.0, 3.0))
     parts = [garments.draw_legwear(character.legwear, leg, cover) for leg in (left, right)]
     parts += [_shoe(leg, pose) for leg in (left, right)]
     if bottom in ("shorts", "pants"):

@@ -112,23 +112,23 @@ def _collared_shirt(fill: str, name: str | None) -> str:
 
 def _hoodie(fill: str, name: str | None) -> str:
     dark = palette.shadow(fill)
-    hood = shape("M-18,-208Q-58,-206 -52,-184Q-44,-164 0,-164Q44,-164 52,-184Q58,-206 18,-208Z", fill)
-    inner = shape("M-26,-204Q-24,-178 0,-178Q24,-178 26,-204Z", palette.shadow(fill, 0.55))
-    pocket = shape("M-19,-146L19,-146L28,-119L-28,-119Z", dark)
+    hood = shape("M-18,-210Q-66,-212 -58,-184Q-46,-160 0,-160Q46,-160 58,-184Q66,-212 18,-210Z", palette.highlight(fill, 0.22))
+    inner = shape("M-30,-206Q-26,-176 0,-176Q26,-176 30,-206Z", palette.shadow(fill, 0.75))
+    pocket = shape("M-18,-144L18,-144L29,-117L-29,-117Z", palette.shadow(fill, 0.5))
     cord = _trim(name)
-    cords = stroke("M-11,-172L-12,-150", cord, 5) + stroke("M11,-172L12,-150", cord, 5)
+    cords = stroke("M-12,-176L-13,-148", cord, 6) + stroke("M12,-176L13,-148", cord, 6)
     hem = stroke("M-37,-114L37,-114", dark, 7)
     return pocket + hood + inner + cords + hem
 
 
 def _sweater(fill: str, name: str | None) -> str:
-    dark = palette.shadow(fill, 0.4)
+    dark = palette.highlight(fill, 0.4) if name == "black" else palette.shadow(fill, 0.5)
     knit = "".join(
-        stroke(f"M{x},-178l6,9l-6,9l6,9l-6,9l6,9l-6,9", dark, 4) for x in (-24, -3, 18)
+        stroke(f"M{x},-174l9,8l-9,8l9,8l-9,8l9,8l-9,8", dark, 5) for x in (-26, -5, 16)
     )
-    roll = shape("M-26,-208Q-32,-186 -24,-182Q0,-174 24,-182Q32,-186 26,-208Z", palette.highlight(fill, 0.25))
-    ribs = stroke("M-10,-194L-10,-182", dark, 3) + stroke("M10,-194L10,-182", dark, 3)
-    hem = shape("M-38,-124L38,-124L40,-110L-40,-110Z", palette.highlight(fill, 0.25))
+    roll = shape("M-28,-208Q-36,-182 -26,-176Q0,-168 26,-176Q36,-182 28,-208Z", palette.highlight(fill, 0.3))
+    ribs = stroke("M-11,-192L-11,-180", dark, 4) + stroke("M11,-192L11,-180", dark, 4)
+    hem = shape("M-38,-124L38,-124L40,-110L-40,-110Z", palette.highlight(fill, 0.3))
     return knit + roll + ribs + hem
 
 
@@ -245,7 +245,7 @@ def draw_legwear(legwear: str | None, leg: Sequence[Point], cover: float) -> str
     bare = limb(leg, LEG_WIDTH, palette.SKIN)
     if legwear in (None, "bare_legs"):
         return bare
-    sock = cut(leg, total - (cover * 0.42 if legwear == "white_socks" else cover), total)
+    sock = cut(leg, total - (cover * 0.45 if legwear == "white_socks" else cover), total)
     fill = SOCK_BLACK if legwear == "black_thighhighs" else SOCK_WHITE
     cloth_part = limb(sock, LEG_WIDTH + 1, fill, shade=legwear != "striped_thighhighs")
     if legwear == "striped_thighhighs":
@@ -258,7 +258,7 @@ def draw_skirt(bottom: str, color: str, waist: float, hem: float, spread: float,
     """A skirt (also of a dress) between two heights; `spread` widens its hem, `half` is half the waist's width."""
     fill = cloth(color)
     dark, line = palette.shadow(fill), palette.line(fill)
-    wide = {"pleated_skirt": 53, "frilled_skirt": 62, "long_skirt": 56, "dress": 63}[bottom] + spread
+    wide = {"pleated_skirt": 55, "frilled_skirt": 62, "long_skirt": 56, "dress": 63}[bottom] + spread
     drop = hem - waist
     flank = f"M-{half},{waist}Q-{half + (wide - half) * 0.45},{waist + drop * 0.4} -{wide},{hem}"
     back = f"L{wide},{hem}Q{half + (wide - half) * 0.45},{waist + drop * 0.4} {half},{waist}Z"

@@ -41,7 +41,7 @@ def _book() -> str:
     left = shape("M35,-161Q54,-162 68,-150L68,-98Q54,-108 35,-106Z", "#fffaf0")
     right = shape("M101,-161Q82,-162 68,-150L68,-98Q82,-108 101,-106Z", "#efe6d6")
     text = "M42,-148L60,-143M42,-136L60,-131M42,-124L60,-119M76,-143L94,-148M76,-131L94,-136M76,-119L94,-124"
-    return cover + left + right + stroke(text, "#8f8296", 4)
+    return f'<g transform="translate(2,-34)">{cover}{left}{right}{stroke(text, "#8f8296", 4)}</g>'
 
 
 def _sword() -> str:
@@ -94,7 +94,7 @@ def _microphone() -> str:
     return (
         polygon([(52, -104), (68, -101), (88, -178), (66, -184)], "#34323e")
         + stroke("M65,-186L90,-179", "#1f1d28", 14) + stroke("M65,-186L90,-179", "#ef476f", 7)
-        + disc(82, -206, 23, "#c3c8d6")
+        + disc(82, -206, 26, "#c3c8d6")
         + stroke("M68,-218L96,-194M64,-204L86,-187M78,-227L102,-206M96,-220L70,-192M84,-228L62,-203", "#7c8296", 3)
         + disc(75, -214, 6, "#ffffff", edge="none")
     )
