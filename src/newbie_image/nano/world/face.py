@@ -19,6 +19,7 @@ LASH: Final = "#2c2030"
 MOUTH_LINE: Final = "#7a2b36"
 TEAR: Final = "#8fdcff"
 SAD: Final = ("frown", "tears")
+EAR_STYLES: Final = ("short_hair",)
 FACE_GIRL: Final = (
     "M-84,-292C-86,-252 -68,-228 -30,-211Q0,-197 30,-211C68,-228 86,-252 84,-292"
     "C84,-350 50,-386 0,-386C-50,-386 -84,-350 -84,-292Z"
@@ -39,11 +40,13 @@ def draw_head(character: Character, uid: str, rng: random.Random, dx: float) -> 
         dx: sideways shift of the features, -16 to 16 units.
     """
     boy = character.gender == "1boy"
-    blush = 0.35 if boy else 0.75
+    blush = 0.22 if boy else 0.8
+    # Every other style covers the ears with locks.
+    sides = (-84, 84) if character.hair_style in EAR_STYLES else ()
     ears = "".join(
         f'<ellipse cx="{x}" cy="-276" rx="13" ry="18" fill="{palette.SKIN}" stroke="{SKIN_LINE}" stroke-width="4"/>'
         f'<ellipse cx="{x}" cy="-274" rx="5" ry="9" fill="{SKIN_SHADE}"/>'
-        for x in (-84, 84)
+        for x in sides
     )
     return (
         f'<path d="M-14,-212H14V-190Q0,-180 -14,-190Z" fill="{SKIN_SHADE}"/>{ears}'
@@ -71,11 +74,14 @@ def _eyes(character: Character, uid: str, dx: float) -> str:
     parts = [f"<defs>{gradient}</defs>"]
     for side in (-1, 1):
         # The eye on the far side of a turned head is a little narrower.
-        width = 0.86 if dx * side > 0 else 1.0
+        far = dx * side > 0
+        width, place = (0.86, 32) if far else (1.0, 37)
         closed = expression == "closed_eyes" or (expression == "one_eye_closed" and side == 1)
         # Drawn as the picture-right eye about (0, 0); the other one is its mirror image but for the lights.
         inner = _closed_eye(boy) if closed else _open_eye(boy, expression, color, uid, side)
-        parts.append(f'<g transform="translate({37 * side + dx:g},-272) scale({side * width:g},1)">{inner}</g>')
+        parts.append(
+            f'<g transform="translate({place * side + dx:g},-272) scale({side * width:g},1)">{inner}</g>'
+        )
     return "".join(parts)
 
 
@@ -89,7 +95,7 @@ def _closed_eye(boy: bool) -> str:
 
 
 def _open_eye(boy: bool, expression: str, color: str, uid: str, side: int) -> str:
-    ry = 18.5 if boy else 22.5
+    ry = 17.5 if boy else 23
     top = -ry + 1
     if expression == "angry":  # the lid falls towards the nose
         lid = f"M-23,{top + 13:g}Q-6,{top + 2:g} 22,{top - 3:g}"
@@ -114,7 +120,8 @@ def _open_eye(boy: bool, expression: str, color: str, uid: str, side: int) -> st
     cover = f'<path d="{cut}" fill="{palette.SKIN}"/>' if cut else ""
     return (
         f'<ellipse rx="21" ry="{ry + 1:g}" fill="#fff"/>'
-        f'<path d="M-12,{ry - 1:g}Q1,{ry + 5:g} 15,{ry - 3:g}" fill="none" stroke="{LASH}" stroke-width="2.6"/>'
+        f'<path d="M-12,{ry - 1:g}Q1,{ry + 5:g} 15,{ry - 3:g}" fill="none" stroke="{LASH}" '
+        f'stroke-width="{1.6 if boy else 2.8}"/>'
         f'<ellipse rx="{rx}" ry="{iris_ry:g}" fill="url(#{uid}iris)" stroke="{palette.shadow(color, 0.7)}" '
         f'stroke-width="2.5"/>'
         f'<ellipse cy="1" rx="5.5" ry="{iris_ry * 0.36:g}" fill="{palette.mix(palette.shadow(color, 0.9), LASH, 0.5)}"/>'
@@ -128,7 +135,7 @@ def draw_brows(character: Character, dx: float) -> str:
     expression = character.expression
     boy = character.gender == "1boy"
     color = palette.mix(palette.shadow(palette.HAIR[character.hair_color], 0.6), palette.LINE, 0.6)
-    width = 6.0 if boy else 4.2
+    width = 7.5 if boy else 4.2
     if expression == "angry":
         d, width = "M-20,-297L20,-312", width + 3
     elif expression in SAD:
@@ -136,7 +143,7 @@ def draw_brows(character: Character, dx: float) -> str:
     elif expression == ":o":
         d = "M-15,-313Q2,-321 17,-312"
     elif boy:
-        d = "M-17,-304Q0,-309 18,-303"
+        d = "M-17,-301Q0,-307 19,-300"
     else:
         d = "M-15,-306Q2,-313 17,-304"
     return "".join(
@@ -147,9 +154,11 @@ def draw_brows(character: Character, dx: float) -> str:
 
 
 def _mouth(expression: str, dx: float) -> str:
-    line = f'fill="none" stroke="{MOUTH_LINE}" stroke-width="4.5" stroke-linecap="round" stroke-linejoin="round"'
+    line = (
+        f'fill="none" stroke="{MOUTH_LINE}" stroke-width="4.5" stroke-linecap="round" stroke-linejoin="round"'
+    )
     if expression in ("smile", "closed_eyes"):
-        shape = f'<path d="M-15,-232Q0,-217 15,-232" {line}/>'
+        shape = f'<path d="M-17,-233Q0,-215 17,-233" {line}/>'
     elif expression in (":d", "one_eye_closed"):
         wide = 1.0 if expression == ":d" else 0.72
         shape = (
@@ -189,7 +198,7 @@ def draw_glasses(character: Character, uid: str, rng: random.Random, dx: float) 
         return ""
     lenses = "".join(
         f'<rect x="{side * 37 + dx - 29:g}" y="-296" width="58" height="52" rx="22" fill="#dff3ff" '
-        f'fill-opacity="0.16"/>'
+        f'fill-opacity="0.08"/>'
         for side in (-1, 1)
     )
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +62,9 @@ def draw_back(character: Character, uid: str, rng: random.Random, dx: float) -> 
 
 def _nape(tone: Tones) -> str:
     """Close hair behind the head, for styles whose length is gathered elsewhere."""
-    return outlined("M-92,-320C-96,-250 -74,-214 -44,-208Q0,-198 44,-208C74,-214 96,-250 92,-320Z", tone.shade)
+    return outlined(
+        "M-92,-320C-96,-250 -74,-214 -44,-208Q0,-198 44,-208C74,-214 96,-250 92,-320Z", tone.shade
+    )
 
 
 def _bob(tone: Tones, rng: random.Random) -> str:
@@ -78,9 +79,9 @@ def _bob(tone: Tones, rng: random.Random) -> str:
 def _long(tone: Tones, rng: random.Random) -> str:
     tip = rng.uniform(-3, 3)
     d = (
-        f"M-96,-330C-112,-250 -110,-160 -114,-104Q-100,-108 -94,-116Q-88,{-96 + tip:.0f} -78,-88Q-66,-98 -62,-110"
+        f"M-80,-345C-108,-270 -110,-160 -114,-104Q-100,-108 -94,-116Q-88,{-96 + tip:.0f} -78,-88Q-66,-98 -62,-110"
         f"Q-40,-92 0,-94Q40,-92 62,-110Q66,-98 78,-88Q88,{-96 - tip:.0f} 94,-116Q100,-108 114,-104"
-        "C110,-160 112,-250 96,-330Z"
+        "C110,-160 108,-270 80,-345Z"
     )
     inner = "M-72,-300Q-80,-180 -66,-112Q0,-96 66,-112Q80,-180 72,-300Z"
     lines = strands("M-94,-240Q-98,-170 -95,-122M94,-240Q98,-170 95,-122", tone.shade, 4)
@@ -88,16 +89,20 @@ def _long(tone: Tones, rng: random.Random) -> str:
 
 
 def _hime(tone: Tones, rng: random.Random) -> str:
-    d = "M-98,-330Q-108,-200 -108,-92H108Q108,-200 98,-330Z"
+    d = "M-84,-345Q-108,-260 -108,-92H108Q108,-260 84,-345Z"
     inner = "M-74,-300Q-80,-180 -74,-94H74Q80,-180 74,-300Z"
-    lines = strands("M-92,-220V-96M92,-220V-96", tone.shade, 4) + strands("M-101,-150V-120M101,-150V-120", tone.light, 5)
+    lines = strands("M-92,-220V-96M92,-220V-96", tone.shade, 4)
+    lines += strands("M-101,-150V-120M101,-150V-120", tone.light, 5)
     return outlined(d, tone.base) + f'<path d="{inner}" fill="{tone.shade}" stroke="none"/>' + lines
 
 
 def _wavy(tone: Tones, rng: random.Random) -> str:
     # Four outward scallops down each side, wider towards the tips.
     right = "Q130,-316 110,-280Q136,-256 114,-226Q142,-200 118,-172Q144,-142 112,-112Q98,-94 74,-108Q58,-86 36,-104"
-    left = "Q-58,-86 -74,-108Q-98,-94 -112,-112Q-144,-142 -118,-172Q-142,-200 -114,-226Q-136,-256 -110,-280Q-130,-316 -96,-340"
+    left = (
+        "Q-58,-86 -74,-108Q-98,-94 -112,-112Q-144,-142 -118,-172Q-142,-200 -114,-226"
+        "Q-136,-256 -110,-280Q-130,-316 -96,-340"
+    )
     d = f"M96,-340{right}Q0,-84 -36,-104{left}Z"
     inner = "M-72,-300Q-92,-200 -66,-122Q0,-100 66,-122Q92,-200 72,-300Z"
     lines = both_sides(strands("M98,-284Q112,-258 98,-230Q122,-202 100,-172Q118,-148 98,-124", tone.shade, 4))
@@ -110,7 +115,9 @@ def _ponytail(tone: Tones, rng: random.Random) -> str:
         f"M10,-392C0,-430 -62,-438 -98,-400C-136,-358 -134,-262 -122,-214Q-116,-176 {-128 + sway:.0f},-150"
         "Q-96,-160 -86,-190Q-78,-176 -84,-160Q-62,-182 -64,-226C-66,-290 -60,-330 -30,-360Z"
     )
-    lines = strands("M-20,-398C-84,-402 -108,-330 -104,-214M-56,-376C-84,-336 -88,-270 -86,-212", tone.shade, 4)
+    lines = strands(
+        "M-20,-398C-84,-402 -108,-330 -104,-214M-56,-376C-84,-336 -88,-270 -86,-212", tone.shade, 4
+    )
     shine = strands("M-112,-352Q-118,-326 -117,-302", tone.light, 8)
     return outlined(d, tone.base) + lines + shine + _nape(tone)
 
@@ -126,8 +133,7 @@ def _twintails(tone: Tones, rng: random.Random) -> str:
     )
     lines = strands("M104,-352C124,-310 112,-220 114,-150M94,-330C106,-290 98,-240 102,-180", tone.shade, 4)
     shine = strands("M126,-318Q130,-296 126,-274", tone.light, 7)
-    tie = f'<circle cx="88" cy="-356" r="12" fill="{TIE}"/>'
-    return _nape(tone) + both_sides(outlined(d, tone.base) + lines + shine + tie)
+    return _nape(tone) + both_sides(outlined(d, tone.base) + lines + shine)
 
 
 def _braids(tone: Tones, rng: random.Random) -> str:
@@ -137,39 +143,45 @@ def _braids(tone: Tones, rng: random.Random) -> str:
 def _buns(tone: Tones, rng: random.Random) -> str:
     bun = (
         f'<circle cx="76" cy="-386" r="38" fill="{tone.base}"/>'
-        + strands("M52,-376Q64,-352 92,-362M60,-398Q76,-414 94,-398Q104,-382 88,-374Q74,-374 76,-386", tone.line, 3)
+        + strands(
+            "M52,-376Q64,-352 92,-362M60,-398Q76,-414 94,-398Q104,-382 88,-374Q74,-374 76,-386", tone.line, 3
+        )
         + strands("M62,-408Q74,-418 88,-413", tone.light, 6)
     )
     return _nape(tone) + both_sides(bun)
 
 
 def _drills(tone: Tones, rng: random.Random) -> str:
-    # A spiral curl: slanted turns, each narrower than the one above it.
+    # A spiral curl: slanted turns, each narrower than the one above it, so that the whole is a drill.
     turns: list[str] = []
+    dark = palette.mix(tone.base, tone.shade, 0.75)
     for i in range(6, -1, -1):
-        y, x = -330 + i * 29, 106 - (i % 2) * 3
-        rx, ry = (31, 34, 33, 30, 25, 19, 11)[i], 21 if i < 5 else 17
-        fill = tone.base if i % 2 == 0 else palette.mix(tone.base, tone.shade, 0.45)
-        turns.append(f'<ellipse cx="{x}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" transform="rotate(-16 {x} {y})"/>')
-    shine = strands("M120,-336Q126,-326 120,-318M122,-278Q128,-270 122,-260M118,-220Q124,-212 117,-204", tone.light, 6)
+        y, x = -336 + i * 29, 101 + i * 1.5
+        rx, ry = (38, 38, 35, 30, 23, 16, 8)[i], 20 if i < 6 else 22
+        fill = tone.base if i % 2 == 0 else dark
+        turns.append(
+            f'<ellipse cx="{x:g}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" transform="rotate(-20 {x:g} {y})"/>'
+        )
+    shine = strands(
+        "M122,-344Q127,-336 122,-330M124,-284Q128,-276 122,-270M118,-224Q120,-219 116,-213", tone.light, 6
+    )
     return _nape(tone) + both_sides("".join(turns) + shine)
 
 
 def _spikes(tone: Tones, rng: random.Random) -> str:
-    points: list[str] = []
-    spikes = ((200, 132), (172, 138), (148, 142), (124, 140), (102, 146), (78, 142), (56, 144), (32, 142), (8, 138), (-20, 132))
-    for i, (angle, radius) in enumerate(spikes):
-        a = math.radians(angle)
-        points.append(f"{math.cos(a) * radius * 0.97:.0f},{-288 - math.sin(a) * (radius - 4):.0f}")
-        if i + 1 < len(spikes):
-            b = math.radians((angle + spikes[i + 1][0]) / 2 - 1)
-            points.append(f"{math.cos(b) * 100:.0f},{-288 - math.sin(b) * 100:.0f}")
-    d = "M-70,-224L-104,-206L-98,-236L-128,-226L" + "L".join(points) + "L128,-226L98,-236L104,-206L70,-224Z"
-    return outlined(d, tone.base) + f'<path d="M-80,-290Q-76,-224 -60,-218H60Q76,-224 80,-290Z" fill="{tone.shade}" stroke="none"/>'
+    d = (
+        "M-90,-330L-110,-222L-84,-232L-78,-204L-52,-218L-34,-196L0,-212L34,-196L52,-218L78,-204L84,-232L110,-222"
+        "L90,-330Z"
+    )
+    return outlined(d, tone.shade)
 
 
 def _short(tone: Tones, rng: random.Random) -> str:
-    return outlined("M-88,-330C-92,-270 -80,-244 -62,-226L-46,-214L-24,-222L0,-208L24,-222L46,-214L62,-226C80,-244 92,-270 88,-330Z", tone.shade)
+    d = (
+        "M-88,-330C-92,-270 -80,-244 -62,-226L-46,-214L-24,-222L0,-208L24,-222L46,-214L62,-226"
+        "C80,-244 92,-270 88,-330Z"
+    )
+    return outlined(d, tone.shade)
 
 
 _BACKS: Final[dict[str, Callable[[Tones, random.Random], str]]] = {

@@ -23,6 +23,7 @@ class Front:
         lock_end: "point", "blunt" or "inward".
         width: half-width of the crown, in units.
         crown: y of the top of the hair.
+        spiked: whether the crown breaks out into spikes all round.
     """
 
     fringe: tuple[tuple[float, float], ...]
@@ -31,7 +32,15 @@ class Front:
     lock_end: str = "point"
     width: float = 96
     crown: float = -404
+    spiked: bool = False
 
+
+SPIKES: Final = (
+    "M-90,-278L-130,-240Q-112,-268 -101,-296L-139,-292Q-116,-312 -103,-326L-136,-356Q-108,-358 -93,-366"
+    "L-108,-412Q-78,-402 -60,-392L-50,-429Q-32,-418 -14,-402L10,-430Q20,-412 36,-400L70,-426Q68,-406 76,-384"
+    "L120,-402Q104,-374 101,-350L139,-338Q114,-322 102,-296L132,-244Q108,-258 90,-278"
+)
+"""The outline of spiked hair, from the picture-left temple over the crown to the picture-right one."""
 
 _PARTED: Final = ((54, -306), (30, -316), (2, -298), (-26, -314), (-52, -304))
 _SWEPT: Final = ((60, -316), (36, -322), (12, -314), (-16, -304), (-48, -294))
@@ -50,7 +59,7 @@ FRONTS: Final = {
     "twin_braids": Front(((40, -312), (14, -318), (-14, -318), (-40, -312)), rise=12, lock=-232),
     "double_bun": Front(_ROUND, rise=9, lock=-222),
     "twin_drills": Front(_PARTED, lock=-226),
-    "spiked_hair": Front(_JAGGED, rise=26, lock=-246, width=94),
+    "spiked_hair": Front(_JAGGED, rise=26, lock=-246, width=94, spiked=True),
     "short_hair": Front(_MESSY, rise=10, lock=None, width=89, crown=-396),
 }
 
@@ -70,8 +79,11 @@ def draw_front(character: Character, uid: str, rng: random.Random, dx: float) ->
 def _path(front: Front, rng: random.Random, dx: float) -> str:
     w, top = front.width, front.crown
     temple = -278 if front.lock is not None else -306
-    d = [f"M{-w + 4:g},{temple}C{-w - 10:g},-352 {-w * 0.72:g},{top:g} 0,{top:g}"]
-    d.append(f"C{w * 0.72:g},{top:g} {w + 10:g},-352 {w - 4:g},{temple}")
+    if front.spiked:
+        d = [SPIKES]
+    else:
+        d = [f"M{-w + 4:g},{temple}C{-w - 10:g},-352 {-w * 0.72:g},{top:g} 0,{top:g}"]
+        d.append(f"C{w * 0.72:g},{top:g} {w + 10:g},-352 {w - 4:g},{temple}")
     start = -334.0
     if front.lock is None:
         d.append(f"L{w - 8:g},-286L78,-304L72,-292Q70,-318 66,{start:g}")
@@ -108,7 +120,8 @@ def _lock(front: Front, side: int) -> str:
 
 def _shading(front: Front, tone: Tones, dx: float) -> str:
     x, w = dx * 0.5, front.width
-    lines = f"M{x:.0f},{front.crown + 6:g}Q{x + 14:.0f},-366 {x + 18:.0f},-336M{x - 4:.0f},{front.crown + 8:g}Q{x - 30:.0f},-364 {x - 36:.0f},-334"
+    top = front.crown + 7
+    lines = f"M{x:.0f},{top:g}Q{x + 14:.0f},-366 {x + 18:.0f},-336M{x - 4:.0f},{top:g}Q{x - 30:.0f},-364 {x - 36:.0f},-334"
     sides = (
         f"M{w - 4:g},-330Q{w - 6:g},-300 {w - 14:g},-262L{w - 8:g},-240Q{w:g},-290 {w - 2:g},-330Z"
         if front.lock is not None
@@ -164,7 +177,14 @@ def _ropes(tone: Tones) -> str:
 
 
 def _crown_spikes(tone: Tones) -> str:
-    return strands("M-40,-396L-28,-370M36,-398L28,-372", tone.line, 3)
+    ridges = "M-116,-286L-84,-304M-116,-346L-80,-342M-92,-396L-64,-372M-44,-414L-36,-386M14,-416L8,-388"
+    return strands(
+        ridges + "M64,-412L46,-382M106,-390L74,-362M120,-334L88,-328M116,-262L92,-292", tone.shade, 4
+    )
+
+
+def _ties(tone: Tones) -> str:
+    return both_sides(f'<circle cx="89" cy="-354" r="13" fill="{TIE}"/>')
 
 
 def _cowlick(tone: Tones) -> str:
@@ -172,4 +192,4 @@ def _cowlick(tone: Tones) -> str:
 
 
 _EXTRA_BEFORE: Final = {"twin_braids": _ropes, "short_hair": _cowlick}
-_EXTRA_AFTER: Final = {"side_ponytail": _side_tail, "spiked_hair": _crown_spikes}
+_EXTRA_AFTER: Final = {"side_ponytail": _side_tail, "spiked_hair": _crown_spikes, "twintails": _ties}
