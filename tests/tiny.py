@@ -1,7 +1,8 @@
 """A whole bundle of random weights, in the real classes at sizes that a test can run in milliseconds.
 
-The prompts of the tests are read by tokenizers trained here on a few lines of the language, with byte fallback, so
-that any text is accepted. Nothing in it has learnt anything: pictures are noise, but every path is the real one.
+The prompts of the tests are read by tokenizers trained here on a few lines of the language, with byte
+fallback, so that any text is accepted. Nothing in it has learnt anything: pictures are noise, but every path
+is the real one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Weights on disk: strict loading into the model's classes."""
