@@ -46,7 +46,6 @@ _A1111_SAMPLERS: Final = {
     "dpmpp_2m": "DPM++ 2M",
     "res_multistep": "Res Multistep",
 }
-_CONTENT_SUFFIXES: Final = (".json", ".safetensors", ".model", ".txt", ".jinja", ".bin", ".pth")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class BundleIdentity:
 
     Args:
         name: `nano`, or the last part of the bundle's folder.
-        content_hash: what :func:`hash_bundle` gives, 64 hexadecimal digits.
+        content_hash: what :func:`newbie_image.bundle.content_hash` gives, as `sha256:` and 64 digits.
     """
 
     name: str
@@ -143,32 +142,6 @@ def hash_pixels(image: Image) -> str:
     """sha256 over width, height and the RGB bytes: the same for two pictures that are the same to the bit."""
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
-
-
-def hash_bundle(folder: Path) -> str:
-    """sha256 over the names and contents of the files that decide what a bundle draws.
-
-    Weights, configurations and tokenizers count; model card and sample pictures do not, so that a better
-    description does not make another model of it.
-
-    Raises:
-        ProvenanceError: a file cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        names = sorted(
-            path.relative_to(folder).as_posix()
-            for path in folder.rglob("*")
-            if path.suffix in _CONTENT_SUFFIXES and path.is_file()
-        )
-        for name in names:
-            with (folder / name).open("rb") as file:
-                digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    except OSError as error:
-        raise ProvenanceError(
-            f"cannot read {error.filename} of the bundle: {_reason(error)}; check the folder's permissions"
-        ) from error
-    return digest.hexdigest()
 
 
 def to_json(record: PictureRecord) -> str:
@@ -264,7 +237,7 @@ def parameters_text(record: PictureRecord) -> str:
         "CFG scale": request.guidance_scale,
         "Seed": record.seed,
         "Size": f"{request.width}x{request.height}" if request.width and request.height else None,
-        "Model hash": record.bundle.content_hash[:10],
+        "Model hash": record.bundle.content_hash.rpartition(":")[2][:10],
         "Model": record.bundle.name,
         "Shift": request.shift,
         "CFG truncation": request.cfg_truncation,
