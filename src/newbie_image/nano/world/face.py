@@ -1,8 +1,8 @@
 """The head and the face: skin, eyes, brows, nose, mouth, blush, tears and glasses.
 
-Everything is drawn in the character's own coordinates (origin on the ground between the feet, y down, standing
-figure 400 units tall): face centre (0, -288), eyes at (±37, -272), mouth at (0, -228). `dx` moves the features
-sideways for a three-quarter view.
+Everything is drawn in the character's own coordinates (origin on the ground between the feet, y down, a
+standing figure is 400 units tall): face centre (0, -288), eyes at (±37, -272), mouth at (0, -228). `dx` moves
+the features sideways for a three-quarter view.
 """
 
 from __future__ import annotations
@@ -44,17 +44,20 @@ def draw_head(character: Character, uid: str, rng: random.Random, dx: float) -> 
     # Every other style covers the ears with locks.
     sides = (-84, 84) if character.hair_style in EAR_STYLES else ()
     ears = "".join(
-        f'<ellipse cx="{x}" cy="-276" rx="13" ry="18" fill="{palette.SKIN}" stroke="{SKIN_LINE}" stroke-width="4"/>'
+        f'<ellipse cx="{x}" cy="-276" rx="13" ry="18" fill="{palette.SKIN}" stroke="{SKIN_LINE}" '
+        'stroke-width="4"/>'
         f'<ellipse cx="{x}" cy="-274" rx="5" ry="9" fill="{SKIN_SHADE}"/>'
         for x in sides
     )
     return (
         f'<path d="M-14,-212H14V-190Q0,-180 -14,-190Z" fill="{SKIN_SHADE}"/>{ears}'
-        f'<path d="{FACE_BOY if boy else FACE_GIRL}" fill="{palette.SKIN}" stroke="{SKIN_LINE}" stroke-width="4"/>'
-        f'<path d="M-80,-286Q-76,-306 -60,-307Q0,-315 60,-307Q76,-306 80,-286Q82,-372 0,-382Q-82,-372 -80,-286Z" '
+        f'<path d="{FACE_BOY if boy else FACE_GIRL}" fill="{palette.SKIN}" stroke="{SKIN_LINE}" '
+        'stroke-width="4"/>'
+        '<path d="M-80,-286Q-76,-306 -60,-307Q0,-315 60,-307Q76,-306 80,-286Q82,-372 0,-382Q-82,-372 '
+        '-80,-286Z" '
         f'fill="{SKIN_SHADE}" opacity="0.7"/>'
-        f'<g fill="#ff8f96" opacity="{blush}"><ellipse cx="{-56 + dx}" cy="-239" rx="15" ry="8"/>'
-        f'<ellipse cx="{56 + dx}" cy="-239" rx="15" ry="8"/></g>'
+        f'<g fill="#ff8f96" opacity="{blush}"><ellipse cx="{-56 + dx * 0.6:g}" cy="-239" rx="15" ry="8"/>'
+        f'<ellipse cx="{56 + dx * 0.6:g}" cy="-239" rx="15" ry="8"/></g>'
         + _eyes(character, uid, dx)
         + f'<ellipse cx="{dx * 1.25:g}" cy="-247" rx="2.6" ry="2" fill="#d98a78"/>'
         + _mouth(character.expression, dx * 1.1)
@@ -68,7 +71,8 @@ def _eyes(character: Character, uid: str, dx: float) -> str:
     color = palette.EYES[character.eye_color or "brown"]
     gradient = (
         f'<linearGradient id="{uid}iris" x1="0" y1="0" x2="0" y2="1">'
-        f'<stop offset="0.05" stop-color="{palette.shadow(color, 0.75)}"/><stop offset="0.42" stop-color="{color}"/>'
+        f'<stop offset="0.05" stop-color="{palette.shadow(color, 0.75)}"/><stop offset="0.42" '
+        f'stop-color="{color}"/>'
         f'<stop offset="1" stop-color="{palette.mix(color, "#ffffff", 0.3)}"/></linearGradient>'
     )
     parts = [f"<defs>{gradient}</defs>"]
@@ -89,7 +93,8 @@ def _closed_eye(boy: bool) -> str:
     wing = "" if boy else '<path d="M19,0L27,-2M15,-7L24,-11" stroke-width="4"/>'
     width = 5 if boy else 6
     return (
-        f'<g fill="none" stroke="{LASH}" stroke-linecap="round"><path d="M-21,5Q0,-23 21,5" stroke-width="{width}"/>'
+        f'<g fill="none" stroke="{LASH}" stroke-linecap="round"><path d="M-21,5Q0,-23 21,5" '
+        f'stroke-width="{width}"/>'
         f"{wing}</g>"
     )
 
@@ -124,14 +129,16 @@ def _open_eye(boy: bool, expression: str, color: str, uid: str, side: int) -> st
         f'stroke-width="{1.6 if boy else 2.8}"/>'
         f'<ellipse rx="{rx}" ry="{iris_ry:g}" fill="url(#{uid}iris)" stroke="{palette.shadow(color, 0.7)}" '
         f'stroke-width="2.5"/>'
-        f'<ellipse cy="1" rx="5.5" ry="{iris_ry * 0.36:g}" fill="{palette.mix(palette.shadow(color, 0.9), LASH, 0.5)}"/>'
+        f'<ellipse cy="1" rx="5.5" ry="{iris_ry * 0.36:g}" '
+        f'fill="{palette.mix(palette.shadow(color, 0.9), LASH, 0.5)}"/>'
         f"{lights}{cover}"
-        f'<path d="{lid}" fill="none" stroke="{LASH}" stroke-width="{5.5 if boy else 8}" stroke-linecap="round"/>{wing}'
+        f'<path d="{lid}" fill="none" stroke="{LASH}" stroke-width="{5.5 if boy else 8}" '
+        f'stroke-linecap="round"/>{wing}'
     )
 
 
 def draw_brows(character: Character, dx: float) -> str:
-    """The brows, drawn by the hair above the fringe, as painters of anime do, so that they always tell the mood."""
+    """The brows. The hair layer draws them over the fringe, as anime does: they tell the mood."""
     expression = character.expression
     boy = character.gender == "1boy"
     color = palette.mix(palette.shadow(palette.HAIR[character.hair_color], 0.6), palette.LINE, 0.6)
@@ -147,7 +154,8 @@ def draw_brows(character: Character, dx: float) -> str:
     else:
         d = "M-15,-306Q2,-313 17,-304"
     return "".join(
-        f'<path transform="translate({37 * side + dx:g},0) scale({side},1)" d="{d}" fill="none" stroke="{color}" '
+        f'<path transform="translate({37 * side + dx:g},0) scale({side},1)" d="{d}" fill="none" '
+        f'stroke="{color}" '
         f'stroke-width="{width}" stroke-linecap="round"/>'
         for side in (-1, 1)
     )
@@ -187,7 +195,8 @@ def _tears(dx: float) -> str:
     return "".join(
         f'<g transform="translate({side * 41 + dx:g},0) scale({side},1)">'
         f'<path d="{stream}" fill="{TEAR}" stroke="#3f93d8" stroke-width="3"/>'
-        f'<path d="M3,-244Q6,-230 3,-217" fill="none" stroke="#fff" stroke-width="4" stroke-linecap="round"/></g>'
+        '<path d="M3,-244Q6,-230 3,-217" fill="none" stroke="#fff" stroke-width="4" '
+        'stroke-linecap="round"/></g>'
         for side in (-1, 1)
     )
 
@@ -203,6 +212,7 @@ def draw_glasses(character: Character, uid: str, rng: random.Random, dx: float) 
     )
     return (
         f'<g stroke="#2a2233" stroke-width="5.5" fill="none" stroke-linecap="round">{lenses}'
-        f'<path d="M{-9 + dx:g},-276Q{dx:g},-282 {9 + dx:g},-276M{-66 + dx:g},-278L-84,-283M{66 + dx:g},-278L84,-283"/>'
+        f'<path d="M{-9 + dx:g},-276Q{dx:g},-282 {9 + dx:g},-276M{-66 + dx:g},-278L-84,-283'
+        f'M{66 + dx:g},-278L84,-283"/>'
         f"</g>"
     )

@@ -26,10 +26,14 @@ class Tones:
     def of(cls, hair_color: str) -> Tones:
         """The tones of a colour of attributes.HAIR_COLORS."""
         base = palette.HAIR[hair_color]
+        if hair_color == "white":  # no lighter tone is left: its ring of light is a cool one
+            light = palette.mix(base, "#b4bfe8", 0.6)
+        else:
+            light = palette.highlight(base, 0.34 if hair_color == "black" else 0.6)
         return cls(
             base=base,
             shade=palette.shadow(base, 0.36),
-            light=palette.highlight(base, 0.34 if hair_color == "black" else 0.6),
+            light=light,
             line=palette.line(base),
         )
 
@@ -51,7 +55,10 @@ def both_sides(fragment: str) -> str:
 
 def layer(tone: Tones, fragment: str) -> str:
     """The group that gives every shape of a hair layer its outline."""
-    return f'<g stroke="{tone.line}" stroke-width="4" stroke-linejoin="round" stroke-linecap="round">{fragment}</g>'
+    return (
+        f'<g stroke="{tone.line}" stroke-width="4" stroke-linejoin="round" '
+        f'stroke-linecap="round">{fragment}</g>'
+    )
 
 
 def draw_back(character: Character, uid: str, rng: random.Random, dx: float) -> str:
@@ -79,7 +86,8 @@ def _bob(tone: Tones, rng: random.Random) -> str:
 def _long(tone: Tones, rng: random.Random) -> str:
     tip = rng.uniform(-3, 3)
     d = (
-        f"M-80,-345C-108,-270 -110,-160 -114,-104Q-100,-108 -94,-116Q-88,{-96 + tip:.0f} -78,-88Q-66,-98 -62,-110"
+        f"M-80,-345C-108,-270 -110,-160 -114,-104Q-100,-108 -94,-116Q-88,{-96 + tip:.0f} -78,-88Q-66,-98 "
+        "-62,-110"
         f"Q-40,-92 0,-94Q40,-92 62,-110Q66,-98 78,-88Q88,{-96 - tip:.0f} 94,-116Q100,-108 114,-104"
         "C110,-160 108,-270 80,-345Z"
     )
@@ -98,7 +106,10 @@ def _hime(tone: Tones, rng: random.Random) -> str:
 
 def _wavy(tone: Tones, rng: random.Random) -> str:
     # Four outward scallops down each side, wider towards the tips.
-    right = "Q130,-316 110,-280Q136,-256 114,-226Q142,-200 118,-172Q144,-142 112,-112Q98,-94 74,-108Q58,-86 36,-104"
+    right = (
+        "Q130,-316 110,-280Q136,-256 114,-226Q142,-200 118,-172Q144,-142 112,-112Q98,-94 74,-108Q58,-86 "
+        "36,-104"
+    )
     left = (
         "Q-58,-86 -74,-108Q-98,-94 -112,-112Q-144,-142 -118,-172Q-142,-200 -114,-226"
         "Q-136,-256 -110,-280Q-130,-316 -96,-340"
@@ -160,7 +171,8 @@ def _drills(tone: Tones, rng: random.Random) -> str:
         rx, ry = (38, 38, 35, 30, 23, 16, 8)[i], 20 if i < 6 else 22
         fill = tone.base if i % 2 == 0 else dark
         turns.append(
-            f'<ellipse cx="{x:g}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" transform="rotate(-20 {x:g} {y})"/>'
+            f'<ellipse cx="{x:g}" cy="{y}" rx="{rx}" ry="{ry}" fill="{fill}" transform="rotate(-20 {x:g} '
+            f'{y})"/>'
         )
     shine = strands(
         "M122,-344Q127,-336 122,-330M124,-284Q128,-276 122,-270M118,-224Q120,-219 116,-213", tone.light, 6
@@ -170,7 +182,8 @@ def _drills(tone: Tones, rng: random.Random) -> str:
 
 def _spikes(tone: Tones, rng: random.Random) -> str:
     d = (
-        "M-90,-330L-110,-222L-84,-232L-78,-204L-52,-218L-34,-196L0,-212L34,-196L52,-218L78,-204L84,-232L110,-222"
+        "M-90,-330L-110,-222L-84,-232L-78,-204L-52,-218L-34,-196L0,-212L34,-196L52,-218L78,-204L84,-232"
+        "L110,-222"
         "L90,-330Z"
     )
     return outlined(d, tone.shade)

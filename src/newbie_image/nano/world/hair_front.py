@@ -1,4 +1,4 @@
-"""The hair before the face: crown, fringe, side locks, ring of light; and tails and braids that fall forward."""
+"""The hair before the face: crown, fringe, side locks, ring of light, and tails that fall forward."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Front:
     """How the hair falls before one face.
 
     Attributes:
-        fringe: tips of the fringe from picture-right to picture-left as (x, y); between two tips the edge rises.
+        fringe: tips of the fringe as (x, y), from picture-right to picture-left.
         rise: how far the edge rises between two tips, in units.
         lock: y of the lower end of the side locks, or None for cropped sides that leave the ears free.
         lock_end: "point", "blunt" or "inward".
@@ -103,7 +103,7 @@ def _path(front: Front, rng: random.Random, dx: float) -> str:
 
 
 def _lock(front: Front, side: int) -> str:
-    """The side lock's outline: on picture-right from the temple to the fringe, on picture-left the other way."""
+    """The side lock's outline: from temple to fringe on picture-right, the other way on picture-left."""
     w, y = front.width, front.lock or -230.0
     temple = f"{(w - 4) * side:g},-278"
     if front.lock_end == "blunt":
@@ -115,13 +115,19 @@ def _lock(front: Front, side: int) -> str:
         return f"L-68,-296Q{-w + 24:g},{y - 50:g} {-w + 32:g},{y:g}Q{-w - 14:g},{y - 34:g} {temple}"
     if side == 1:
         return f"Q{w + 3:g},{y - 30:g} 80,{y:g}Q78,{y - 34:g} 67,{max(y - 44, -262):g}Q72,-280 69,-296"
-    return f"L-69,-296Q-72,-280 -67,{max(y - 44, -262):g}Q-78,{y - 34:g} -80,{y:g}Q{-w - 3:g},{y - 30:g} {temple}"
+    return (
+        f"L-69,-296Q-72,-280 -67,{max(y - 44, -262):g}Q-78,{y - 34:g} -80,{y:g}Q{-w - 3:g},{y - 30:g} "
+        f"{temple}"
+    )
 
 
 def _shading(front: Front, tone: Tones, dx: float) -> str:
     x, w = dx * 0.5, front.width
     top = front.crown + 7
-    lines = f"M{x:.0f},{top:g}Q{x + 14:.0f},-366 {x + 18:.0f},-336M{x - 4:.0f},{top:g}Q{x - 30:.0f},-364 {x - 36:.0f},-334"
+    lines = (
+        f"M{x:.0f},{top:g}Q{x + 14:.0f},-366 {x + 18:.0f},-336M{x - 4:.0f},{top:g}Q{x - 30:.0f},-364 "
+        f"{x - 36:.0f},-334"
+    )
     sides = (
         f"M{w - 4:g},-330Q{w - 6:g},-300 {w - 14:g},-262L{w - 8:g},-240Q{w:g},-290 {w - 2:g},-330Z"
         if front.lock is not None
@@ -138,8 +144,10 @@ def _ring(front: Front, tone: Tones, dx: float) -> str:
     x = dx * 0.5
     color = tone.light
     d = (
-        f"M{-66 + x:g},-340Q{-54 + x:g},-366 {-26 + x:g},-374L{-30 + x:g},-362L{-38 + x:g},-364L{-44 + x:g},-350"
-        f"L{-52 + x:g},-354L{-60 + x:g},-334ZM{-14 + x:g},-377Q{24 + x:g},-380 {48 + x:g},-362L{44 + x:g},-352"
+        f"M{-66 + x:g},-340Q{-54 + x:g},-366 {-26 + x:g},-374L{-30 + x:g},-362L{-38 + x:g},-364"
+        f"L{-44 + x:g},-350"
+        f"L{-52 + x:g},-354L{-60 + x:g},-334ZM{-14 + x:g},-377Q{24 + x:g},-380 {48 + x:g},-362"
+        f"L{44 + x:g},-352"
         f"L{36 + x:g},-360L{28 + x:g},-354L{18 + x:g},-365L{8 + x:g},-358L{-2 + x:g},-367L{-12 + x:g},-362Z"
         f"M{55 + x:g},-356L{66 + x:g},-338L{60 + x:g},-334L{52 + x:g},-348Z"
     )
@@ -170,7 +178,8 @@ def _ropes(tone: Tones) -> str:
         lean = 32 if i % 2 else -32
         fill = tone.base if i % 2 == 0 else middle
         parts.append(
-            f'<ellipse cx="{x:g}" cy="{y}" rx="19" ry="13" fill="{fill}" transform="rotate({lean} {x:g} {y})"/>'
+            f'<ellipse cx="{x:g}" cy="{y}" rx="19" ry="13" fill="{fill}" transform="rotate({lean} {x:g} '
+            f'{y})"/>'
         )
     parts.append(f'<rect x="60" y="-134" width="24" height="11" rx="5" fill="{TIE}"/>')
     return both_sides("".join(parts))

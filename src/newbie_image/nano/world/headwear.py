@@ -26,7 +26,7 @@ def draw_back_part(character: Character, uid: str, rng: random.Random, dx: float
 
 
 def draw(character: Character, uid: str, rng: random.Random, dx: float) -> str:
-    """The headwear over hair and face, as SVG elements in the character's coordinates; nothing when there is none."""
+    """The headwear over hair and face, as SVG elements in the character's coordinates; empty for none."""
     if character.headwear is None:
         return ""
     if character.headwear == "cat_ears":
@@ -49,7 +49,8 @@ def _bow(color: str, line: str) -> str:
     )
     return (
         f'<g transform="rotate(-5 0 -400)">'
-        f'<path d="M-6,-396L-34,-360L-14,-362L-6,-352L4,-392L14,-352L20,-362L38,-362L8,-398Z" fill="{shade}"/>'
+        '<path d="M-6,-396L-34,-360L-14,-362L-6,-352L4,-392L14,-352L20,-362L38,-362L8,-398Z" '
+        f'fill="{shade}"/>'
         + both_sides(loop)
         + f'<rect x="-14" y="-417" width="28" height="34" rx="10" fill="{color}"/></g>'
     )
@@ -60,7 +61,8 @@ def _hairband(color: str, line: str) -> str:
     return (
         f'<path d="{d}" fill="none" stroke-width="24"/>'
         f'<path d="{d}" fill="none" stroke="{color}" stroke-width="16"/>'
-        f'<path d="M-50,-377Q-20,-391 16,-391" fill="none" stroke="{palette.highlight(color, 0.5)}" stroke-width="4"/>'
+        f'<path d="M-50,-377Q-20,-391 16,-391" fill="none" stroke="{palette.highlight(color, 0.5)}" '
+        'stroke-width="4"/>'
     )
 
 
@@ -83,7 +85,8 @@ def _beret(color: str, line: str) -> str:
         f'C-60,-368 -114,-352 -118,-386Z" fill="{color}"/>'
         f'<path d="M-112,-378C-60,-392 50,-388 96,-372C88,-358 56,-366 0,-368C-60,-368 -106,-356 -112,-378Z" '
         f'fill="{shade}" stroke="none"/>'
-        f'<path d="M-84,-412Q-60,-424 -34,-425" fill="none" stroke="{palette.highlight(color, 0.4)}" stroke-width="6"/>'
+        f'<path d="M-84,-412Q-60,-424 -34,-425" fill="none" stroke="{palette.highlight(color, 0.4)}" '
+        'stroke-width="6"/>'
         "</g>"
     )
 
@@ -92,8 +95,10 @@ def _witch_hat(color: str, line: str) -> str:
     band = palette.CLOTHES["purple"] if color == palette.CLOTHES["yellow"] else GOLD
     shade = palette.shadow(color, 0.3)
     return (
-        f'<path d="M-128,-368Q-66,-384 0,-384Q66,-384 128,-368Q80,-346 0,-346Q-80,-346 -128,-368Z" fill="{color}"/>'
-        f'<path d="M-72,-370Q-50,-440 -8,-466Q18,-470 40,-452Q22,-456 24,-446Q50,-410 72,-370Q0,-356 -72,-370Z" '
+        '<path d="M-128,-368Q-66,-384 0,-384Q66,-384 128,-368Q80,-346 0,-346Q-80,-346 -128,-368Z" '
+        f'fill="{color}"/>'
+        '<path d="M-72,-370Q-50,-440 -8,-466Q18,-470 40,-452Q22,-456 24,-446Q50,-410 72,-370Q0,-356 '
+        '-72,-370Z" '
         f'fill="{color}"/>'
         f'<path d="M24,-446Q46,-410 66,-370L30,-366Q28,-410 8,-446Z" fill="{shade}" stroke="none"/>'
         f'<path d="M-72,-370L-64,-392Q0,-378 62,-392L72,-370Q0,-354 -72,-370Z" fill="{band}"/>'
@@ -110,8 +115,8 @@ def _headphones(color: str, line: str) -> str:
     )
     return (
         f'<path d="{arc}" fill="none" stroke-width="23"/><path d="{arc}" fill="none" stroke="{color}" '
-        f'stroke-width="15"/><path d="M-58,-398Q-30,-412 4,-412" fill="none" stroke="{light}" stroke-width="5"/>'
-        + both_sides(cup)
+        f'stroke-width="15"/><path d="M-58,-398Q-30,-412 4,-412" fill="none" stroke="{light}" '
+        'stroke-width="5"/>' + both_sides(cup)
     )
 
 
@@ -134,7 +139,8 @@ def _rabbit_ears(color: str, line: str) -> str:
 
 def _tiara(color: str, line: str) -> str:
     return (
-        '<g stroke="#8a5a1e"><path d="M-64,-362L-62,-398L-40,-384L-26,-414L-8,-396L0,-430L8,-396L26,-414L40,-384'
+        '<g stroke="#8a5a1e"><path d="M-64,-362L-62,-398L-40,-384L-26,-414L-8,-396L0,-430L8,-396L26,-414'
+        "L40,-384"
         f'L62,-398L64,-362Q0,-384 -64,-362Z" fill="{GOLD}"/>'
         '<path d="M-52,-372Q0,-388 52,-372" fill="none" stroke="#fff3b8" stroke-width="4"/>'
         '<path d="M0,-408L11,-394L0,-378L-11,-394Z" fill="#f0487c"/></g>'
