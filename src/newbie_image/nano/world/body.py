@@ -16,13 +16,13 @@ from newbie_image.nano.world.strokes import Point, disc, number, shape, stroke
 SHOE: Final = "#5a3a34"
 SEAT: Final = "#c79a6b"
 
-_OFFSETS: Final = {"sitting": 34.0, "jumping": -36.0}
+_OFFSETS: Final = {"sitting": 34.0, "jumping": -32.0}
 _LEGS: Final[dict[str, tuple[Point, ...]]] = {
     "sitting": ((22, -72), (30, -56), (30, -12)),
-    "jumping": ((17, -148), (23, -98), (56, -64)),
+    "jumping": ((17, -144), (23, -98), (56, -64)),
 }
 _STANDING_LEG: Final[tuple[Point, ...]] = ((18, -112), (19, -60), (20, -12))
-_SKIRTS: Final = {"sitting": (-98.0, -52.0, 13.0), "jumping": (-168.0, -108.0, 8.0)}
+_SKIRTS: Final = {"sitting": (-98.0, -56.0, 13.0), "jumping": (-164.0, -106.0, 8.0)}
 _FREE_ARMS: Final[dict[str, tuple[Point, Point]]] = {
     "standing": ((-54, -150), (-59, -114)),
     "waving": ((-88, -154), (-108, -222)),
@@ -42,7 +42,7 @@ def pose_offset(character: Character) -> float:
 
 
 def draw_behind(character: Character, uid: str, rng: random.Random, hold_hand: str | None = None) -> str:
-    """What lies behind the hair: seat, shadow on the ground, an umbrella's canopy."""
+    """What lies behind the hair: a seat and the shadow on the ground."""
     parts: list[str] = []
     spread = {"jumping": 46, "sitting": 86}.get(character.pose, 58)
     parts.append(
@@ -50,8 +50,6 @@ def draw_behind(character: Character, uid: str, rng: random.Random, hold_hand: s
     )
     if character.pose == "sitting":
         parts.append(shape("M-80,-66L80,-66L80,2L-80,2Z", SEAT) + shape("M-80,-48L80,-48L80,2L-80,2Z", palette.shadow(SEAT)))
-    if character.held == "umbrella" and hold_hand != "right":
-        parts.append(_moved(held.draw_behind_head(character.held), pose_offset(character)))
     return "".join(parts)
 
 
@@ -136,7 +134,7 @@ def _draw_legs(character: Character) -> str:
     left = tuple((-x, y) for x, y in right)
     boy = character.gender == "1boy"
     half = 37.0 if boy else 34.0
-    cover = 25.0 if pose == "sitting" else 39.0
+    cover = 27.0 if pose == "sitting" else 39.0
     waist, hem, spread = _SKIRTS.get(pose, (-132.0, -74.0, 3.0))
     parts = [garments.draw_legwear(character.legwear, leg, cover) for leg in (left, right)]
     parts += [_shoe(leg, pose) for leg in (left, right)]

@@ -21,9 +21,9 @@ from newbie_image.nano.world.strokes import (
 
 WHITE = palette.CLOTHES["white"]
 DARK = "#2f3350"
-SOCK_WHITE = "#f8f8fc"
+SOCK_WHITE = "#f4f6ff"
 SOCK_BLACK = "#2b2935"
-STRIPE_BLUE = "#4a7fd6"
+STRIPE_BLUE = "#2f6fd8"
 LEG_WIDTH = 25.0
 
 
@@ -245,11 +245,11 @@ def draw_legwear(legwear: str | None, leg: Sequence[Point], cover: float) -> str
     bare = limb(leg, LEG_WIDTH, palette.SKIN)
     if legwear in (None, "bare_legs"):
         return bare
-    sock = cut(leg, total - (cover * 0.45 if legwear == "white_socks" else cover), total)
+    sock = cut(leg, total - (cover * 0.55 if legwear == "white_socks" else cover), total)
     fill = SOCK_BLACK if legwear == "black_thighhighs" else SOCK_WHITE
     cloth_part = limb(sock, LEG_WIDTH + 1, fill, shade=legwear != "striped_thighhighs")
     if legwear == "striped_thighhighs":
-        cloth_part += stroke(_line(sock), STRIPE_BLUE, LEG_WIDTH + 1, "butt", dash="9 8")
+        cloth_part += stroke(_line(sock), STRIPE_BLUE, LEG_WIDTH + 1, "butt", dash="9 7")
     rim = cut(sock, 0, OUTLINE)
     return bare + cloth_part + stroke(_line(rim), palette.line(fill), LEG_WIDTH + 7, "butt")
 
@@ -259,6 +259,8 @@ def draw_skirt(bottom: str, color: str, waist: float, hem: float, spread: float,
     fill = cloth(color)
     dark, line = palette.shadow(fill), palette.line(fill)
     wide = {"pleated_skirt": 55, "frilled_skirt": 62, "long_skirt": 56, "dress": 63}[bottom] + spread
+    if bottom == "frilled_skirt":
+        hem -= 8
     drop = hem - waist
     flank = f"M-{half},{waist}Q-{half + (wide - half) * 0.45},{waist + drop * 0.4} -{wide},{hem}"
     back = f"L{wide},{hem}Q{half + (wide - half) * 0.45},{waist + drop * 0.4} {half},{waist}Z"
@@ -313,7 +315,7 @@ def draw_trousers(bottom: str, color: str, legs: Sequence[Sequence[Point]], wais
     parts: list[str] = []
     for leg in legs:
         total = length(leg)
-        part = cut(leg, 0, min(34, total * 0.45) if bottom == "shorts" else total - 3)
+        part = cut(leg, 0, min(40, total * 0.45) if bottom == "shorts" else total - 3)
         parts.append(limb(part, 33 if bottom == "shorts" else 30, fill))
         end = length(part)
         turn_up = cut(part, end - 8, end)

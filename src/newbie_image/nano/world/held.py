@@ -11,29 +11,23 @@ from newbie_image.nano.world.strokes import disc, number, polygon, shape, stroke
 HAND: Final = (64.0, -130.0)
 
 
-def draw_behind_head(held: str | None) -> str:
-    """The part of a held object that lies behind the head: the umbrella's canopy."""
-    if held != "umbrella":
-        return ""
-    teal, white = "#2fb5b0", "#f7fbfb"
-    edge = palette.line(teal)
-    canopy = "M-30,-352C-22,-452 122,-452 130,-352Q118,-364 103,-352Q90,-364 76,-352Q50,-364 24,-352Q-2,-364 -30,-352Z"
-    gores = shape("M50,-427C82,-420 98,-390 103,-352Q90,-364 76,-352Q74,-400 50,-427Z", white, "none")
-    gores += shape("M50,-427C10,-420 0,-390 -4,-356Q10,-362 24,-352Q26,-400 50,-427Z", white, "none")
-    return (
-        stroke("M50,-424L66,-130", "#5b4636", 7)
-        + shape(canopy, teal, "none") + gores + stroke(canopy, edge)
-        + stroke("M50,-427L50,-438", edge, 6)
-    )
-
-
 def draw(held: str) -> str:
     """The object itself, before the fingers are laid over it."""
     return _DRAWINGS[held]()
 
 
 def _umbrella() -> str:
-    return stroke("M84,-350L64,-112Q62,-98 50,-102", "#4a3a34", 10) + stroke("M84,-350L64,-112Q62,-98 50,-102", "#b98a5a", 4)
+    teal, white = "#2fb5b0", "#f7fbfb"
+    canopy = "M42,-318C44,-410 134,-410 138,-318Q127,-328 114,-318Q102,-328 90,-318Q78,-328 66,-318Q54,-328 42,-318Z"
+    gore = "M90,-387C74,-384 66,-350 66,-318Q78,-328 90,-318Q102,-328 114,-318C114,-350 106,-384 90,-387Z"
+    middle = "M90,-387L90,-318M90,-387C74,-384 66,-350 66,-318M90,-387C106,-384 114,-350 114,-318"
+    handle = "M90,-320L66,-112Q62,-96 50,-102"
+    edge = palette.line(teal)
+    return (
+        stroke(handle, "#4a3a34", 11) + stroke(handle, "#c89a66", 4)
+        + '<g transform="rotate(8 90 -318)">' + stroke("M90,-387L90,-400", edge, 7)
+        + shape(canopy, teal, "none") + shape(gore, white, "none") + stroke(middle, edge, 3) + stroke(canopy, edge) + "</g>"
+    )
 
 
 def _book() -> str:
