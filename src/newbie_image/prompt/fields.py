@@ -1,0 +1,87 @@
+"""The text of a field: where one tag ends and the next begins, and what a tag says once its spelling is undone."""
+
+from __future__ import annotations
+
+import re
+
+CJK = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af々〆ー"
+SEPARATOR = re.compile(r"[,，、\r\n]")
+SEPARATOR_OR_PLUS = re.compile(
+    rf"[,，、\r\n]|(?<=[{CJK}])[ \t\u3000]*+[+＋](?=[^\S\r\n]*+[^\s,，、+＋<>&]{{0,8}}?[{CJK}])"
+)
+_ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|apos));")
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_WEIGHT = re.compile(r"\s*weight\s*[:=：]\s*(.*?)\s*\Z", re.IGNORECASE | re.DOTALL)
+_NUMBER = re.compile(r"[+-]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\Z")
+_VERSION = re.compile(r"\s*version\s*[:：]\s*(.*?)\s*\Z", re.IGNORECASE | re.DOTALL)
+
+
+def _entity(match: re.Match[str]) -> str:
+    decimal, hexadecimal, name = match.groups()
+    if name:
+        return _NAMED[name]
+    code = int(decimal) if decimal else int(hexadecimal, 16)
+    if code == 0 or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+        return match.group()
+    return chr(code)
+
+
+def decode(raw: str) -> str:
+    r"""The literal text: entities decoded, `\(` with its `\)` and `\[` with its `\]` freed of their backslashes.
+
+    An ampersand that begins no entity is an ampersand; `\(^o^)/`, whose bracket has no escaped partner, keeps it.
+    """
+    if "\\" in raw:
+        for left, right in ("()", "[]"):
+            if raw.count("\\" + left) == raw.count("\\" + right) > 0:
+                raw = raw.replace("\\" + left, left).replace("\\" + right, right)
+    return _ENTITY.sub(_entity, raw) if "&" in raw else raw
+
+
+def weight_comment(inner: str) -> str | None:
+    """What stands after `weight:` in a comment, None where it is no weight."""
+    match = _WEIGHT.match(inner)
+    return match.group(1) if match else None
+
+
+def weight_value(text: str) -> float | None:
+    """The number of a weight as written, None where it is none."""
+    return float(text) if _NUMBER.match(text) else None
+
+
+def version_note(inner: str) -> str | None:
+    """What stands after `version:` in a comment, None where it is no version note."""
+    match = _VERSION.match(inner)
+    return match.group(1) if match else None
+
+
+_WORDY = re.compile(
+    r"\b(?:a|an|the|is|are|was|were|her|his|their|she|he|they|it|who|which|that|there|wearing|standing in|sits|stands)\b",
+    re.IGNORECASE,
+)
+_CJK_WORDY = re.compile(r"[的了着在是有]|一个|一位|一名|です|ます|ている|した|して|の[^,，、]*が|[をがは]")
+_STOP = re.compile(r"[.!?][\s\"')]*(?:\s|\Z)|[。！？]")
+
+
+def looks_like_sentence(text: str) -> bool:
+    """Whether a text without elements is natural language rather than a list of tags.
+
+    A list has short items without articles, pronouns and full stops. The vocabulary is not asked.
+    """
+    head = text[:4000]
+    items = [item.strip() for item in SEPARATOR_OR_PLUS.split(head)]
+    items = [item for item in items if item]
+    if not items:
+        return False
+    if _STOP.search(head) and any(" " in item or len(item) > 8 for item in items) and "_" not in head:
+        return True
+    wordy = 0
+    for item in items:
+        if "_" in item and " " not in item:
+            continue
+        cjk = sum(1 for c in item if c >= "\u3041")
+        if cjk > 2:
+            wordy += len(item) > 14 or (len(item) > 4 and _CJK_WORDY.search(item) is not None)
+        else:
+            wordy += len(item.split()) > 6 or (" " in item and _WORDY.search(item) is not None)
+    return wordy * 3 >= len(items)
