@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from newbie_image.nano.world import attributes as a
-from newbie_image.nano.world import interiors, landscapes
+from newbie_image.nano.world import buildings, groves, landscapes
 from newbie_image.nano.world.heavens import Box, falling
 from newbie_image.nano.world.light import Light
 from newbie_image.nano.world.scene import Scene
@@ -15,15 +15,15 @@ from newbie_image.nano.world.scene import Scene
 LANDSCAPES: Final[dict[str, Callable[[Light, str, random.Random, float], str]]] = {
     "sky": landscapes.open_sky,
     "beach": landscapes.beach,
-    "forest": landscapes.forest,
-    "cherry_blossoms": landscapes.cherry_blossoms,
-    "cityscape": landscapes.cityscape,
-    "flower_field": landscapes.flower_field,
+    "forest": groves.forest,
+    "cherry_blossoms": groves.cherry_blossoms,
+    "cityscape": buildings.cityscape,
+    "flower_field": groves.flower_field,
     "mountain": landscapes.mountain,
     "snowfield": landscapes.snowfield,
     "starry_sky": landscapes.starry_sky,
 }
-ROOMS: Final = {"classroom": interiors.classroom, "bedroom": interiors.bedroom}
+ROOMS: Final = {"classroom": buildings.classroom, "bedroom": buildings.bedroom}
 FREE_X: Final = {"left": 196.0, "center": 214.0, "right": 60.0}
 
 
@@ -39,7 +39,7 @@ def free_x(scene: Scene) -> float:
 def draw_background(scene: Scene, rng: random.Random, uid: str = "b") -> str:
     """The backdrop of a scene with everything behind the people, as SVG elements filling 256 × 256 units."""
     if scene.background in a.PLAIN_BACKGROUNDS:
-        return interiors.plain(scene.background, uid)
+        return buildings.plain(scene.background, uid)
     if scene.background in ROOMS:
         return ROOMS[scene.background](uid, rng)
     drawn = LANDSCAPES[scene.background](Light(scene.time, scene.weather), uid, rng, free_x(scene))

@@ -23,8 +23,8 @@ from newbie_image.nano.world.light import Light
 from newbie_image.nano.world.palette import mix
 
 PETAL: Final = "#ff8fb8"
-FALLING_BEHIND: Final = {"rain": 60, "snowing": 46, "falling_petals": 26}
-FALLING_IN_FRONT: Final = {"rain": 16, "snowing": 16, "falling_petals": 9}
+FALLING_BEHIND: Final = {"rain": 60, "snowing": 46, "falling_petals": 38}
+FALLING_IN_FRONT: Final = {"rain": 16, "snowing": 16, "falling_petals": 14}
 
 Box = tuple[float, float, float, float]
 
@@ -105,12 +105,10 @@ def sky(
             clouds([(x + rng.uniform(-14, 14), y + rng.uniform(-4, 4), w) for x, y, w in row], light, rng)
         )
     elif cloudy:
-        x = rng.uniform(20, 60)
-        row = [
-            (x, rng.uniform(34, 50), 62.0),
-            (x + 96, rng.uniform(22, 32), 46.0),
-            (x + 178, rng.uniform(52, 70), 54.0),
-        ]
+        x = rng.uniform(16, 46)
+        row = [(x, rng.uniform(34, 50), 62.0), (x + 150, rng.uniform(56, 76), 54.0)]
+        if light.hour == "day":
+            row.append((x + 92, rng.uniform(22, 32), 46.0))
         parts.append(clouds(row, light, rng, 0.85))
     return "".join(parts)
 
@@ -148,7 +146,7 @@ def falling(weather: str, rng: random.Random, avoid: Sequence[Box], front: bool)
 
 def petal(x: float, y: float, rng: random.Random) -> str:
     """Path data of one notched petal about seven units long, turned at random."""
-    size = rng.uniform(4.4, 6.4)
+    size = rng.uniform(4.6, 7.0)
     unit = complex(*_direction(rng))
 
     def at(along: float, across: float) -> str:

@@ -36,8 +36,9 @@ FIVE: Final = {
     "lower_left": (52.0, 250.0, 0.27), "lower_right": (204.0, 250.0, 0.27),
 }  # fmt: skip
 SIX: Final = {
-    "upper_left": (46.0, 131.0, 0.27), "upper_center": (128.0, 131.0, 0.27), "upper_right": (210.0, 131.0, 0.27),
-    "lower_left": (46.0, 250.0, 0.27), "lower_center": (128.0, 250.0, 0.27), "lower_right": (210.0, 250.0, 0.27),
+    "upper_left": (46.0, 131.0, 0.27), "upper_center": (128.0, 131.0, 0.27),
+    "upper_right": (210.0, 131.0, 0.27), "lower_left": (46.0, 250.0, 0.27),
+    "lower_center": (128.0, 250.0, 0.27), "lower_right": (210.0, 250.0, 0.27),
 }  # fmt: skip
 
 FACING_DISTANCE: Final = 108.0

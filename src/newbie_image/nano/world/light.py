@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from newbie_image.nano.world.drawing import CANVAS, gradient, rect
 from newbie_image.nano.world.palette import mix
 
 SKIES: Final = {
@@ -13,7 +14,7 @@ SKIES: Final = {
     "night": ("#141a4a", "#28357c", "#4f5fa8"),
 }
 """Colours of the sky at its top, its middle and its lower end."""
-TINTS: Final = {"day": ("#ffffff", 0.0), "sunset": ("#f0703c", 0.36), "night": ("#1d2560", 0.62)}
+TINTS: Final = {"day": ("#ffffff", 0.0), "sunset": ("#ff9c5c", 0.34), "night": ("#1d2560", 0.62)}
 RAIN_SKY: Final = ("#8b97a8", 0.62)
 RAIN_TINT: Final = ("#8b98a8", 0.3)
 
@@ -48,7 +49,17 @@ class Light:
             grey, amount = RAIN_SKY
             tint, tinted = TINTS[self.hour]
             wet = mix(grey, tint, tinted * 0.8)
+            amount *= 0.75 if self.hour == "sunset" else 1
             return mix(top, wet, amount), mix(middle, wet, amount), mix(low, wet, amount)
         if self.weather == "snowing" and self.hour == "day":
             return mix(top, "#93a9c4", 0.55), mix(middle, "#a5b8cf", 0.5), mix(low, "#bccbdd", 0.5)
         return top, middle, low
+
+
+def ground(light: Light, uid: str, y: float, far: str, near: str) -> str:
+    """A lit ground from `y` (canvas units, even: a gradient's edge between two pixels is drawn with black specks)
+    to the lower edge, from the colour `far` at its horizon to `near`."""
+    stops = [(0.0, light(far), 1.0), (1.0, light(near), 1.0)]
+    return f"<defs>{gradient(uid + 'ground', stops)}</defs>" + rect(
+        0, y, CANVAS, CANVAS - y, f"url(#{uid}ground)"
+    )

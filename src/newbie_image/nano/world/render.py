@@ -80,7 +80,7 @@ def _stand(scene: Scene, found: tuple[Place, ...]) -> str:
 
 
 def scene_svg(scene: Scene) -> str:
-    """The whole scene as an SVG document of 256 × 256 units. The same scene gives the same text everywhere."""
+    """The whole scene as an SVG document of 256 × 256 units. The same scene gives the same text."""
     found = places(scene)
     parts = [draw_background(scene, random.Random(f"{scene.jitter}:background")), _stand(scene, found)]
     for index in drawing_order(found):
@@ -111,7 +111,7 @@ def render(scene: Scene, size: int = 128) -> np.ndarray:
 
 
 def importance(scene: Scene, size: int = 128) -> np.ndarray:
-    """How much each pixel matters to the autoencoder: float32 (size, size), 1 and up to EYES_WEIGHT in the eyes."""
+    """How much each pixel matters to the autoencoder: float32 (size, size), from 1 to EYES_WEIGHT."""
     weights = np.ones((size, size), dtype=np.float32)
     found = geometry(scene)
     for weight, boxes in ((HEAD_WEIGHT, [c.head for c in found]), (EYES_WEIGHT, [c.eyes for c in found])):

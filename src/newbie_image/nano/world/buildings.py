@@ -1,4 +1,4 @@
-"""Plain backgrounds and rooms."""
+"""Plain backgrounds, rooms, and the city."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from newbie_image.nano.world.drawing import (
     rect,
     strokes,
 )
+from newbie_image.nano.world.heavens import sky
+from newbie_image.nano.world.light import Light, ground
 
 PLAIN: Final = {
     "white_background": ("#ffffff", "#f7f7f9"),
@@ -136,4 +138,60 @@ def bedroom(uid: str, rng: random.Random) -> str:
         path("".join(f"M{px} {py}l5 5l-5 5l-5 -5Z" for px, py in ((124, 162), (154, 176), (186, 162), (218, 176), (128, 188), (190, 188))), "#dfe8fb"),
         ellipse(128, 234, 104, 17, "#f3c6d2", 0.85), ellipse(128, 234, 84, 12, "#f9dce3", 0.85),
     ]  # fmt: skip
+    return "".join(parts)
+
+
+def cityscape(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
+    """Two rows of towers with windows, lit at night, over a street with a crossing."""
+    parts = [sky(light, uid, rng, 150, free_x)]
+    night = light.hour == "night"
+    far = "".join(
+        polygon([(x, 196), (x, y), (x + 22, y), (x + 22, 196)])
+        for x, y in ((x, rng.uniform(48, 84)) for x in range(-6, 256, 22))
+    )
+    parts.append(path(far, light("#a9bfd8"), 0.85))
+    towers = [
+        (-4, 44, 36),
+        (36, 84, 28),
+        (66, 62, 22),
+        (102, 34, 34),
+        (140, 70, 26),
+        (168, 90, 24),
+        (194, 56, 28),
+        (224, 30, 38),
+    ]
+    colors = ("#93a9c9", "#c9b8ae", "#a3b7cf")
+    windows: list[tuple[float, float, float, float]] = []
+    dark: list[tuple[float, float, float, float]] = []
+    for k, color in enumerate(colors):
+        data = ""
+        for x, y, w in towers[k::3]:
+            top = y + rng.uniform(-7, 7)
+            data += polygon([(x, 206), (x, top), (x + w, top), (x + w, 206)])
+            columns = int(w // 9)
+            gap = (w - columns * 5) / (columns + 1)
+            for row in range(int((200 - top) // 11)):
+                for column in range(columns):
+                    window = (x + gap + column * (5 + gap), top + 6 + row * 11, 5.0, 6.0)
+                    (windows if rng.random() < 0.62 else dark).append(window)
+        parts.append(path(data, light(color)))
+    parts.append(
+        path(
+            boxes(windows), "#ffe28a" if night else "#ffd590" if light.hour == "sunset" else light("#e9f4fb")
+        )
+    )
+    parts.append(path(boxes(dark), light("#6f86a8")))
+    parts.append(rect(0, 202, CANVAS, 8, light("#d4d2d6")) + ground(light, uid, 210, "#8f93a2", "#7d8190"))
+    stripes = "".join(
+        polygon(
+            [
+                (128 + d * 0.8, 222),
+                (128 + (d + 16) * 0.8, 222),
+                (128 + (d + 16) * 1.3, 254),
+                (128 + d * 1.3, 254),
+            ]
+        )
+        for d in range(-152, 150, 32)
+    )
+    parts.append(path(stripes, light("#eceaf0"), 0.8))
     return "".join(parts)
