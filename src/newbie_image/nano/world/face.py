@@ -56,8 +56,8 @@ def draw_head(character: Character, uid: str, rng: random.Random, dx: float) -> 
         '<path d="M-80,-286Q-76,-306 -60,-307Q0,-315 60,-307Q76,-306 80,-286Q82,-372 0,-382Q-82,-372 '
         '-80,-286Z" '
         f'fill="{SKIN_SHADE}" opacity="0.7"/>'
-        f'<g fill="#ff8f96" opacity="{blush}"><ellipse cx="{-56 + dx * 0.6:g}" cy="-239" rx="15" ry="8"/>'
-        f'<ellipse cx="{56 + dx * 0.6:g}" cy="-239" rx="15" ry="8"/></g>'
+        f'<g fill="#ff8f96" opacity="{blush}"><ellipse cx="{max(-60, -56 + dx):g}" cy="-239" rx="15" ry="8"/>'
+        f'<ellipse cx="{min(60, 56 + dx):g}" cy="-239" rx="15" ry="8"/></g>'
         + _eyes(character, uid, dx)
         + f'<ellipse cx="{dx * 1.25:g}" cy="-247" rx="2.6" ry="2" fill="#d98a78"/>'
         + _mouth(character.expression, dx * 1.1)
@@ -71,7 +71,7 @@ def _eyes(character: Character, uid: str, dx: float) -> str:
     color = palette.EYES[character.eye_color or "brown"]
     gradient = (
         f'<linearGradient id="{uid}iris" x1="0" y1="0" x2="0" y2="1">'
-        f'<stop offset="0.05" stop-color="{palette.shadow(color, 0.75)}"/><stop offset="0.42" '
+        f'<stop offset="0.05" stop-color="{palette.shadow(color, 0.55)}"/><stop offset="0.42" '
         f'stop-color="{color}"/>'
         f'<stop offset="1" stop-color="{palette.mix(color, "#ffffff", 0.3)}"/></linearGradient>'
     )

@@ -32,9 +32,9 @@ class Tones:
             light = palette.highlight(base, 0.34 if hair_color == "black" else 0.6)
         return cls(
             base=base,
-            shade=palette.shadow(base, 0.36),
+            shade="#282430" if hair_color == "black" else palette.shadow(base, 0.36),
             light=light,
-            line=palette.line(base),
+            line="#15121b" if hair_color == "black" else palette.line(base),
         )
 
 

@@ -133,8 +133,12 @@ def _shading(front: Front, tone: Tones, dx: float) -> str:
         if front.lock is not None
         else f"M{w - 4:g},-340L{w - 10:g},-300L{w - 20:g},-322Z"
     )
+    crescent = (
+        f"M30,{top:g}C{w - 16:g},{top + 12:g} {w + 6:g},-350 {w - 6:g},-288Q{w - 14:g},-352 30,{top:g}Z"
+    )
     return (
-        strands(lines, tone.shade, 3.5)
+        (f'<path d="{crescent}" fill="{tone.shade}" stroke="none"/>' if not front.spiked else "")
+        + strands(lines, tone.shade, 3.5)
         + f'<g fill="{tone.shade}" stroke="none">{both_sides(f"<path d={chr(34)}{sides}{chr(34)}/>")}</g>'
     )
 
