@@ -1,6 +1,6 @@
 """A character below the head: poses, legs, clothed trunk, arms and what they hold.
 
-Coordinates: units of the character, origin on the ground between the feet, y downwards, standing figure 400 tall.
+Coordinates: the character's units, origin on the ground between the feet, y down, 400 tall when standing.
 The free arm (the picture's left) makes the pose; the other one holds the object or rests.
 """
 
@@ -45,18 +45,21 @@ def draw_behind(character: Character, uid: str, rng: random.Random, hold_hand: s
     """What lies behind the hair: a seat and the shadow on the ground."""
     parts: list[str] = []
     spread = {"jumping": 46, "sitting": 86}.get(character.pose, 58)
-    parts.append(
-        f'<ellipse cx="0" cy="2" rx="{spread}" ry="9" fill="{palette.LINE}" fill-opacity="0.22"/>'
-    )
+    parts.append(f'<ellipse cx="0" cy="2" rx="{spread}" ry="9" fill="{palette.LINE}" fill-opacity="0.22"/>')
     if character.pose == "sitting":
-        parts.append(shape("M-80,-66L80,-66L80,2L-80,2Z", SEAT) + shape("M-80,-48L80,-48L80,2L-80,2Z", palette.shadow(SEAT)))
+        parts.append(
+            shape("M-80,-66L80,-66L80,2L-80,2Z", SEAT)
+            + shape("M-80,-48L80,-48L80,2L-80,2Z", palette.shadow(SEAT))
+        )
     return "".join(parts)
 
 
 def draw_body(character: Character, uid: str, rng: random.Random, hold_hand: str | None = None) -> str:
     """Legs, bottom, trunk and the arms that hang down."""
     dy = pose_offset(character)
-    arms = "".join(garments.draw_arm(character, arm) for arm, in_front, _ in _arms(character, hold_hand) if not in_front)
+    arms = "".join(
+        garments.draw_arm(character, arm) for arm, in_front, _ in _arms(character, hold_hand) if not in_front
+    )
     return _draw_legs(character) + _moved(garments.draw_top(character) + arms, dy)
 
 
@@ -68,7 +71,11 @@ def draw_front(character: Character, uid: str, rng: random.Random, hold_hand: st
         if not in_front:
             continue
         if hand == "held" and character.held:
-            parts.append(garments.draw_arm(character, arm) + held.draw(character.held) + disc(*held.HAND, 12.5, palette.SKIN))
+            parts.append(
+                garments.draw_arm(character, arm)
+                + held.draw(character.held)
+                + disc(*held.HAND, 12.5, palette.SKIN)
+            )
         elif hand == "open":
             parts.append(_open_hand(arm[-1], character.pose) + garments.draw_arm(character, arm, fist=False))
         elif hand == "flat":
@@ -118,7 +125,10 @@ def _open_hand(at: Point, pose: str) -> str:
     edge = palette.line(palette.SKIN)
     return (
         f'<g transform="translate({number(x)},{number(y)}) rotate({turn})">'
-        + stroke(fingers, edge, 13) + disc(0, 0, 14, palette.SKIN) + stroke(fingers, palette.SKIN, 6) + "</g>"
+        + stroke(fingers, edge, 13)
+        + disc(0, 0, 14, palette.SKIN)
+        + stroke(fingers, palette.SKIN, 6)
+        + "</g>"
     )
 
 
@@ -150,5 +160,7 @@ def _draw_legs(character: Character) -> str:
 def _shoe(leg: tuple[Point, ...], pose: str) -> str:
     x, y = leg[-1]
     turn = (-48 if x > 0 else 48) if pose == "jumping" else 0
-    sole = shape("M-17,9Q-19,-5 -12,-7L12,-7Q19,-5 17,9Z", SHOE) + shape("M-10,-3Q-13,0 -12,4L-2,4Q-4,-2 -10,-3Z", palette.highlight(SHOE, 0.4), "none")
+    sole = shape("M-17,9Q-19,-5 -12,-7L12,-7Q19,-5 17,9Z", SHOE) + shape(
+        "M-10,-3Q-13,0 -12,4L-2,4Q-4,-2 -10,-3Z", palette.highlight(SHOE, 0.4), "none"
+    )
     return f'<g transform="translate({number(x)},{number(y + 3)}) rotate({turn})">{sole}</g>'

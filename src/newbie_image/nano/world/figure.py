@@ -20,8 +20,8 @@ def draw_figure(
         uid: prefix of every id in the fragment, unique within a picture.
         rng: varies only what no label names.
         facing: "front", "left" or "right"; turns the face to three quarters.
-        hold_hand: None, "left" or "right": the arm on that side of the picture reaches for a neighbour's hand, at
-            (-112, -120) or (112, -120), instead of posing or holding its object.
+        hold_hand: None, "left" or "right": the arm on that side of the picture reaches for a neighbour's hand,
+            at (-112, -120) or (112, -120), instead of posing or holding its object.
     """
     dx = _TURN[facing]
     dy = body.pose_offset(character)

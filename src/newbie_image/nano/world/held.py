@@ -18,15 +18,22 @@ def draw(held: str) -> str:
 
 def _umbrella() -> str:
     teal, white = "#2fb5b0", "#f7fbfb"
-    canopy = "M42,-318C44,-410 134,-410 138,-318Q127,-328 114,-318Q102,-328 90,-318Q78,-328 66,-318Q54,-328 42,-318Z"
+    canopy = "M42,-318C44,-410 134,-410 138,-318"
+    canopy += "Q127,-328 114,-318Q102,-328 90,-318Q78,-328 66,-318Q54,-328 42,-318Z"
     gore = "M90,-387C74,-384 66,-350 66,-318Q78,-328 90,-318Q102,-328 114,-318C114,-350 106,-384 90,-387Z"
     middle = "M90,-387L90,-318M90,-387C74,-384 66,-350 66,-318M90,-387C106,-384 114,-350 114,-318"
     handle = "M90,-320L66,-112Q62,-96 50,-102"
     edge = palette.line(teal)
     return (
-        stroke(handle, "#4a3a34", 11) + stroke(handle, "#c89a66", 4)
-        + '<g transform="rotate(8 90 -318)">' + stroke("M90,-387L90,-400", edge, 7)
-        + shape(canopy, teal, "none") + shape(gore, white, "none") + stroke(middle, edge, 3) + stroke(canopy, edge) + "</g>"
+        stroke(handle, "#4a3a34", 11)
+        + stroke(handle, "#c89a66", 4)
+        + '<g transform="rotate(8 90 -318)">'
+        + stroke("M90,-387L90,-400", edge, 7)
+        + shape(canopy, teal, "none")
+        + shape(gore, white, "none")
+        + stroke(middle, edge, 3)
+        + stroke(canopy, edge)
+        + "</g>"
     )
 
 
@@ -42,9 +49,13 @@ def _sword() -> str:
     blade = "M56,-166L92,-352L102,-364L107,-350L74,-164Z"
     light = "M64,-166L102,-362L107,-350L74,-164Z"
     return (
-        stroke("M60,-112L66,-156", "#3b2a2a", 14) + stroke("M60,-112L66,-156", "#7a3f2a", 7)
-        + shape(blade, "#c4d0e2", "none") + shape(light, "#f4f8ff", "none") + stroke(blade + "Z", "#3d4560")
-        + stroke("M40,-168L92,-158", "#6a4a10", 17) + stroke("M40,-168L92,-158", "#f2c02e", 9)
+        stroke("M60,-112L66,-156", "#3b2a2a", 14)
+        + stroke("M60,-112L66,-156", "#7a3f2a", 7)
+        + shape(blade, "#c4d0e2", "none")
+        + shape(light, "#f4f8ff", "none")
+        + stroke(blade + "Z", "#3d4560")
+        + stroke("M40,-168L92,-158", "#6a4a10", 17)
+        + stroke("M40,-168L92,-158", "#f2c02e", 9)
         + disc(59, -106, 8, "#f2c02e")
     )
 
@@ -78,34 +89,43 @@ def _flower() -> str:
         for angle in (math.radians(a) for a in range(-90, 270, 60))
     )
     return (
-        stroke("M62,-104Q70,-140 84,-190", "#1f5a34", 12) + stroke("M62,-104Q70,-140 84,-190", "#45b35c", 5)
+        stroke("M62,-104Q70,-140 84,-190", "#1f5a34", 12)
+        + stroke("M62,-104Q70,-140 84,-190", "#45b35c", 5)
         + shape("M76,-156Q96,-172 110,-152Q94,-138 76,-156Z", "#45b35c")
-        + petals + disc(x, y, 20, petal, edge="none") + disc(x, y, 13, "#ffd53d")
+        + petals
+        + disc(x, y, 20, petal, edge="none")
+        + disc(x, y, 13, "#ffd53d")
     )
 
 
 def _microphone() -> str:
     return (
         polygon([(52, -104), (68, -101), (88, -178), (66, -184)], "#34323e")
-        + stroke("M65,-186L90,-179", "#1f1d28", 14) + stroke("M65,-186L90,-179", "#ef476f", 7)
+        + stroke("M65,-186L90,-179", "#1f1d28", 14)
+        + stroke("M65,-186L90,-179", "#ef476f", 7)
         + disc(82, -206, 26, "#c3c8d6")
-        + stroke("M68,-218L96,-194M64,-204L86,-187M78,-227L102,-206M96,-220L70,-192M84,-228L62,-203", "#7c8296", 3)
+        + stroke(
+            "M68,-218L96,-194M64,-204L86,-187M78,-227L102,-206M96,-220L70,-192M84,-228L62,-203", "#7c8296", 3
+        )
         + disc(75, -214, 6, "#ffffff", edge="none")
     )
 
 
 def _lollipop() -> str:
     x, y, r = 88.0, -208.0, 36.0
+
+    def rim(angle: float, radius: float = r) -> str:
+        return f"{number(x + radius * math.cos(angle))},{number(y + radius * math.sin(angle))}"
+
     arms = "".join(
-        f"M{number(x)},{number(y)}Q{number(x + r * 0.75 * math.cos(a - 0.5))},{number(y + r * 0.75 * math.sin(a - 0.5))} "
-        f"{number(x + r * math.cos(a))},{number(y + r * math.sin(a))}A{r},{r} 0 0 1 "
-        f"{number(x + r * math.cos(a + 0.63))},{number(y + r * math.sin(a + 0.63))}"
-        f"Q{number(x + r * 0.75 * math.cos(a + 0.13))},{number(y + r * 0.75 * math.sin(a + 0.13))} {number(x)},{number(y)}Z"
+        f"M{x},{y}Q{rim(a - 0.5, r * 0.75)} {rim(a)}A{r},{r} 0 0 1 {rim(a + 0.63)}Q{rim(a + 0.13, r * 0.75)} {x},{y}Z"
         for a in (math.radians(k * 72) for k in range(5))
     )
     return (
-        stroke("M60,-104L82,-184", "#4b4656", 11) + stroke("M60,-104L82,-184", "#ffffff", 5)
-        + disc(x, y, r, "#fff4fa", edge="none") + shape(arms, "#f0468c", "none")
+        stroke("M60,-104L82,-184", "#4b4656", 11)
+        + stroke("M60,-104L82,-184", "#ffffff", 5)
+        + disc(x, y, r, "#fff4fa", edge="none")
+        + shape(arms, "#f0468c", "none")
         + f'<circle cx="{x}" cy="{y}" r="{r}" fill="none" stroke="#5a2348" stroke-width="4"/>'
     )
 
@@ -113,22 +133,34 @@ def _lollipop() -> str:
 def _stuffed_toy() -> str:
     fur, pale = "#c98a4e", "#f6dcb4"
     return (
-        disc(48, -98, 10, fur) + disc(92, -98, 10, fur) + disc(70, -116, 25, fur, 24) + disc(70, -112, 14, pale, 14, "none")
-        + disc(48, -176, 12, fur) + disc(92, -176, 12, fur) + disc(70, -158, 29, fur, 26)
-        + disc(70, -149, 13, pale, 10, "none") + disc(70, -154, 5, "#3a2620", 4, "none")
-        + disc(58, -163, 4.5, "#3a2620", edge="none") + disc(82, -163, 4.5, "#3a2620", edge="none")
+        disc(48, -98, 10, fur)
+        + disc(92, -98, 10, fur)
+        + disc(70, -116, 25, fur, 24)
+        + disc(70, -112, 14, pale, 14, "none")
+        + disc(48, -176, 12, fur)
+        + disc(92, -176, 12, fur)
+        + disc(70, -158, 29, fur, 26)
+        + disc(70, -149, 13, pale, 10, "none")
+        + disc(70, -154, 5, "#3a2620", 4, "none")
+        + disc(58, -163, 4.5, "#3a2620", edge="none")
+        + disc(82, -163, 4.5, "#3a2620", edge="none")
     )
 
 
 def _wand() -> str:
     x, y = 90.0, -216.0
     star = [
-        (x + (38 if i % 2 == 0 else 17) * math.sin(math.pi * i / 5), y - (38 if i % 2 == 0 else 17) * math.cos(math.pi * i / 5))
+        (
+            x + (38 if i % 2 == 0 else 17) * math.sin(math.pi * i / 5),
+            y - (38 if i % 2 == 0 else 17) * math.cos(math.pi * i / 5),
+        )
         for i in range(10)
     ]
     return (
-        stroke("M56,-100L84,-196", "#6a3a80", 13) + stroke("M56,-100L84,-196", "#ffb3d9", 6)
-        + polygon(star, "#ffcf2e", "#7a4a10") + polygon([star[0], star[1], (x, y), star[9]], "#fff3b0", "none")
+        stroke("M56,-100L84,-196", "#6a3a80", 13)
+        + stroke("M56,-100L84,-196", "#ffb3d9", 6)
+        + polygon(star, "#ffcf2e", "#7a4a10")
+        + polygon([star[0], star[1], (x, y), star[9]], "#fff3b0", "none")
     )
 
 

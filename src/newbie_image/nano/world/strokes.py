@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from newbie_image.nano.world import palette
 
@@ -17,9 +18,11 @@ def number(value: float) -> str:
 
 
 def shape(d: str, fill: str, edge: str | None = None, width: float = OUTLINE) -> str:
-    """A filled path with an outline; `edge` None takes the palette's line of the fill, "none" leaves it out."""
+    """A filled path with an outline; `edge` None takes the line of the fill, "none" leaves it out."""
     edge = palette.line(fill) if edge is None else edge
-    outline = "" if edge == "none" else f' stroke="{edge}" stroke-width="{number(width)}" stroke-linejoin="round"'
+    outline = (
+        "" if edge == "none" else f' stroke="{edge}" stroke-width="{number(width)}" stroke-linejoin="round"'
+    )
     return f'<path d="{d}" fill="{fill}"{outline}/>'
 
 
@@ -37,9 +40,8 @@ def disc(x: float, y: float, rx: float, fill: str, ry: float | None = None, edge
     edge = palette.line(fill) if edge is None else edge
     outline = "" if edge == "none" else f' stroke="{edge}" stroke-width="{number(OUTLINE)}"'
     ry = rx if ry is None else ry
-    return (
-        f'<ellipse cx="{number(x)}" cy="{number(y)}" rx="{number(rx)}" ry="{number(ry)}" fill="{fill}"{outline}/>'
-    )
+    place = f'cx="{number(x)}" cy="{number(y)}" rx="{number(rx)}" ry="{number(ry)}"'
+    return f'<ellipse {place} fill="{fill}"{outline}/>'
 
 
 def polygon(points: Sequence[Point], fill: str, edge: str | None = None) -> str:
@@ -64,19 +66,21 @@ def bend(points: Sequence[Point]) -> str:
 
 def length(points: Sequence[Point]) -> float:
     """Length of a polyline, in units."""
-    return sum(math.dist(p, q) for p, q in zip(points, points[1:], strict=False))
+    return sum(math.dist(p, q) for p, q in pairwise(points))
 
 
 def cut(points: Sequence[Point], start: float, end: float) -> list[Point]:
     """The part of a polyline between two distances (units) from its beginning."""
     part: list[Point] = []
     at = 0.0
-    for p, q in zip(points, points[1:], strict=False):
+    for p, q in pairwise(points):
         span = math.dist(p, q)
         low, high = max(start, at), min(end, at + span)
         if low < high:
-            ends = [((p[0] + (q[0] - p[0]) * f), (p[1] + (q[1] - p[1]) * f)) for f in
-                    ((low - at) / span, (high - at) / span)]
+            ends = [
+                ((p[0] + (q[0] - p[0]) * f), (p[1] + (q[1] - p[1]) * f))
+                for f in ((low - at) / span, (high - at) / span)
+            ]
             part += ends if not part else ends[1:]
         at += span
     return part
