@@ -20,7 +20,7 @@ def draw_figure(
         uid: prefix of every id in the fragment, unique within a picture.
         rng: varies only what no label names.
         facing: "front", "left" or "right"; turns the face to three quarters.
-        hold_hand: None, "left" or "right": the arm on that side of the picture reaches for a neighbour's hand,
+        hold_hand: None, "left" or "right": the arm on that side of the picture goes to a neighbour's hand,
             at (-112, -120) or (112, -120), instead of posing or holding its object.
     """
     dx = _TURN[facing]

@@ -118,7 +118,8 @@ def _lollipop() -> str:
         return f"{number(x + radius * math.cos(angle))},{number(y + radius * math.sin(angle))}"
 
     arms = "".join(
-        f"M{x},{y}Q{rim(a - 0.5, r * 0.75)} {rim(a)}A{r},{r} 0 0 1 {rim(a + 0.63)}Q{rim(a + 0.13, r * 0.75)} {x},{y}Z"
+        f"M{x},{y}Q{rim(a - 0.5, r * 0.75)} {rim(a)}A{r},{r} 0 0 1 {rim(a + 0.63)}"
+        f"Q{rim(a + 0.13, r * 0.75)} {x},{y}Z"
         for a in (math.radians(k * 72) for k in range(5))
     )
     return (
