@@ -62,11 +62,11 @@ def fragments(character: Character, seed: int = 1, dx: float = 0) -> str:
 
 
 def svg(character: Character, dx: float = 0) -> str:
-    w, h = 290 * SCALE, 480 * SCALE
+    w, h = 300 * SCALE, 480 * SCALE
     drawn = fragments(character, dx=dx)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{w:g}" height="{h:g}" viewBox="-145 -480 290 480">'
-        f'<rect x="-145" y="-480" width="290" height="480" fill="#e4e4e8"/>{drawn}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{w:g}" height="{h:g}" viewBox="-150 -480 300 480">'
+        f'<rect x="-150" y="-480" width="300" height="480" fill="#e4e4e8"/>{drawn}</svg>'
     )
 
 
@@ -96,7 +96,7 @@ def test_values_of_an_attribute_draw_and_differ(name: str) -> None:
 
 def test_headwear_shows_its_colour_and_leaves_hair_and_eyes() -> None:
     bare = picture(GIRL)
-    eyes = np.s_[int((480 - 290) * SCALE) : int((480 - 252) * SCALE), int(90 * SCALE) : int(200 * SCALE)]
+    eyes = np.s_[int((480 - 290) * SCALE) : int((480 - 252) * SCALE), int(95 * SCALE) : int(205 * SCALE)]
     for worn in attributes.HEADWEAR:
         one = picture(replace(GIRL, headwear=worn, headwear_color="red"))
         assert np.abs(one[eyes] - bare[eyes]).mean() < 6, f"{worn} covers the eyes"

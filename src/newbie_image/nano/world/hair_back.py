@@ -167,7 +167,7 @@ def _drills(tone: Tones, rng: random.Random) -> str:
     turns: list[str] = []
     dark = palette.mix(tone.base, tone.shade, 0.75)
     for i in range(6, -1, -1):
-        y, x = -336 + i * 29, 101 + i * 1.5
+        y, x = -336 + i * 29, 97 + i * 1.8
         rx, ry = (38, 38, 35, 30, 23, 16, 8)[i], 20 if i < 6 else 22
         fill = tone.base if i % 2 == 0 else dark
         turns.append(
