@@ -95,6 +95,9 @@ POSES: Final = (
     "jumping",
 )
 
+HANDLESS_POSES: Final = ("standing", "sitting", "jumping")
+"""Poses that are told without the free arm."""
+
 POSITIONS: Final = {
     1: (("center",), ("left",), ("right",)),
     2: (("left", "right"),),

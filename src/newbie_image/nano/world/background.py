@@ -49,5 +49,5 @@ def draw_background(scene: Scene, rng: random.Random, uid: str = "b") -> str:
 
 
 def draw_weather_front(scene: Scene, rng: random.Random, avoid: Sequence[Box]) -> str:
-    """What falls in front of the people, sparing the boxes in `avoid` (left, top, right, bottom; canvas units)."""
+    """What falls in front of the people, sparing `avoid`: (left, top, right, bottom) in canvas units."""
     return "" if scene.weather is None else falling(scene.weather, rng, avoid, front=True)

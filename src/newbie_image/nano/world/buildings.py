@@ -26,6 +26,7 @@ PLAIN: Final = {
     "blue_background": ("#a9d3ff", "#93c3f8"),
     "yellow_background": ("#ffeb96", "#fbe07c"),
 }
+QUILT_PATCHES: Final = ((124, 162), (154, 176), (186, 162), (218, 176), (128, 188), (190, 188))
 
 
 def plain(name: str, uid: str) -> str:
@@ -38,9 +39,11 @@ def plain(name: str, uid: str) -> str:
 
 def classroom(uid: str, rng: random.Random) -> str:
     """A wide green blackboard with chalk marks over wooden panels, desks before it, a window at the side."""
-    wall, board, frame, wood = "#f6ead2", "#3f7d68", "#c79a63", "#dfb682"
+    wall, frame, wood = "#f6ead2", "#c79a63", "#dfb682"
     parts = [
-        "<defs>", gradient(uid + "board", [(0, "#4b8c75", 1), (1, "#3a7561", 1)]), "</defs>",
+        "<defs>",
+        gradient(uid + "board", [(0, "#4b8c75", 1), (1, "#3a7561", 1)]),
+        "</defs>",
         rect(0, 0, CANVAS, 176, wall),
         rect(0, 132, CANVAS, 44, "#e8cfa2"),
         path(boxes((x, 132, 1.6, 44) for x in range(16, 256, 28)), "#d6b988"),
@@ -49,10 +52,11 @@ def classroom(uid: str, rng: random.Random) -> str:
         rect(0, 20, 200, 96, f"url(#{uid}board)"),
         rect(30, 116, 140, 6, "#e2bd88"),
         # Daylight from a window at the right edge.
-        rect(214, 8, 46, 116, "#fffdf6"), rect(219, 13, 40, 106, "#aedcf8"),
+        rect(214, 8, 46, 116, "#fffdf6"),
+        rect(219, 13, 40, 106, "#aedcf8"),
         path(boxes([(214, 62, 46, 5), (240, 8, 4, 116)]), "#fffdf6"),
         path(boxes([(256 - 8, 4, 12, 124)]), "#fbf3e4"),
-    ]  # fmt: skip
+    ]
     chalk = "".join(
         f"M{number(x)} {number(y)}q{number(w * 0.25)} {number(-5)} {number(w * 0.5)} 0t{number(w * 0.5)} 0"
         for x, y, w in (
@@ -106,21 +110,29 @@ def bedroom(uid: str, rng: random.Random) -> str:
     wall, stripe, floor = "#e6dcf4", "#ddd0ef", "#d8b78f"
     curtain, fold = "#f6b3c4", "#e596ad"
     parts = [
-        "<defs>", glow(uid + "lamp", "#fff3bf", 0.95, 0.1), gradient(uid + "pane", [(0, "#8fc9f4", 1), (1, "#dff2fc", 1)]), "</defs>",
+        "<defs>",
+        glow(uid + "lamp", "#fff3bf", 0.95, 0.1),
+        gradient(uid + "pane", [(0, "#8fc9f4", 1), (1, "#dff2fc", 1)]),
+        "</defs>",
         rect(0, 0, CANVAS, 200, wall),
         path(boxes((x, 0, 10, 200) for x in range(4, 256, 24)), stripe),
-        rect(0, 196, CANVAS, 60, floor), path(boxes([(0, 214, 256, 1.5), (0, 234, 256, 1.5)]), "#c6a177"),
+        rect(0, 196, CANVAS, 60, floor),
+        path(boxes([(0, 214, 256, 1.5), (0, 234, 256, 1.5)]), "#c6a177"),
         rect(0, 193, CANVAS, 5, "#fbf6ef"),
         # Window with curtains.
-        rect(70, 10, 92, 92, "#fffaf2", radius=2), rect(76, 16, 80, 80, f"url(#{uid}pane)"),
+        rect(70, 10, 92, 92, "#fffaf2", radius=2),
+        rect(76, 16, 80, 80, f"url(#{uid}pane)"),
         path(boxes([(114, 16, 4, 80), (76, 54, 80, 4)]), "#fffaf2"),
         rect(56, 4, 120, 5, "#b98a5e", radius=2),
-        path("M60 8H98Q96 60 74 84Q72 104 76 124H58Z", curtain), path("M172 8H134Q136 60 158 84Q160 104 156 124H174Z", curtain),
-        strokes("M72 10Q72 60 64 120M84 10Q84 54 70 80M160 10Q160 60 168 120M148 10Q148 54 162 80", fold, 2.5),
+        path("M60 8H98Q96 60 74 84Q72 104 76 124H58Z", curtain),
+        path("M172 8H134Q136 60 158 84Q160 104 156 124H174Z", curtain),
+        strokes(
+            "M72 10Q72 60 64 120M84 10Q84 54 70 80M160 10Q160 60 168 120M148 10Q148 54 162 80", fold, 2.5
+        ),
         path(boxes([(60, 82, 16, 6), (156, 82, 16, 6)]), "#fff2c8"),
         # Shelf of books and a picture.
         rect(4, 50, 46, 5, "#b98a5e", radius=1),
-    ]  # fmt: skip
+    ]
     x = 7.0
     for color in ("#d98a94", "#8fb0de", "#e8ce86", "#94c4a0", "#b79bd6"):
         height = rng.uniform(18, 25)
@@ -129,15 +141,20 @@ def bedroom(uid: str, rng: random.Random) -> str:
     # Bedside lamp, then the bed across the lower wall.
     parts += [
         ellipse(222, 46, 50, 50, f"url(#{uid}lamp)"),
-        rect(220.5, 0, 3, 30, "#a88a70"), path("M208 28H236L246 54H198Z", "#ffd97a"), path(boxes([(198, 51, 48, 4)]), "#f2b95c"),
-        rect(-6, 124, 18, 96, "#b98a5e", radius=5), rect(244, 150, 18, 70, "#b98a5e", radius=5),
+        rect(220.5, 0, 3, 30, "#a88a70"),
+        path("M208 28H236L246 54H198Z", "#ffd97a"),
+        path(boxes([(198, 51, 48, 4)]), "#f2b95c"),
+        rect(-6, 124, 18, 96, "#b98a5e", radius=5),
+        rect(244, 150, 18, 70, "#b98a5e", radius=5),
         rect(6, 160, 246, 44, "#fdf7f2", radius=6),
-        path("M84 156Q150 146 250 156V206H76Q72 176 84 156Z", "#9fb8ea"), path("M84 156Q94 150 108 153L100 206H76Q72 176 84 156Z", "#c6d6f6"),
+        path("M84 156Q150 146 250 156V206H76Q72 176 84 156Z", "#9fb8ea"),
+        path("M84 156Q94 150 108 153L100 206H76Q72 176 84 156Z", "#c6d6f6"),
         path("M14 160Q10 140 24 138H66Q82 138 80 156Q80 166 66 166H24Q16 166 14 160Z", "#ffffff"),
         strokes("M20 160Q46 166 74 158", "#d9d2e4", 2),
-        path("".join(f"M{px} {py}l5 5l-5 5l-5 -5Z" for px, py in ((124, 162), (154, 176), (186, 162), (218, 176), (128, 188), (190, 188))), "#dfe8fb"),
-        ellipse(128, 234, 104, 17, "#f3c6d2", 0.85), ellipse(128, 234, 84, 12, "#f9dce3", 0.85),
-    ]  # fmt: skip
+        path("".join(f"M{px} {py}l5 5l-5 5l-5 -5Z" for px, py in QUILT_PATCHES), "#dfe8fb"),
+        ellipse(128, 234, 104, 17, "#f3c6d2", 0.85),
+        ellipse(128, 234, 84, 12, "#f9dce3", 0.85),
+    ]
     return "".join(parts)
 
 
@@ -146,7 +163,7 @@ def cityscape(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
     parts = [sky(light, uid, rng, 150, free_x)]
     night = light.hour == "night"
     far = "".join(
-        polygon([(x, 196), (x, y), (x + 22, y), (x + 22, 196)])
+        polygon([(x, 207), (x, y), (x + 22, y), (x + 22, 207)])
         for x, y in ((x, rng.uniform(48, 84)) for x in range(-6, 256, 22))
     )
     parts.append(path(far, light("#a9bfd8"), 0.85))

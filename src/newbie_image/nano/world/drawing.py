@@ -1,4 +1,4 @@
-"""Bare SVG shapes, in the canvas's units (256 × 256, y down). Many small shapes of one colour share one path."""
+"""Bare SVG shapes in canvas units (256 × 256, y down). Many small shapes of one colour share one path."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def rect(
 
 def ellipse(x: float, y: float, rx: float, ry: float, fill: str, opacity: float = 1) -> str:
     """An ellipse by its centre."""
-    return f'<ellipse cx="{number(x)}" cy="{number(y)}" rx="{number(rx)}" ry="{number(ry)}"{_paint(fill, opacity)}/>'
+    where = f'cx="{number(x)}" cy="{number(y)}" rx="{number(rx)}" ry="{number(ry)}"'
+    return f"<ellipse {where}{_paint(fill, opacity)}/>"
 
 
 def path(data: str, fill: str, opacity: float = 1) -> str:
@@ -44,7 +45,8 @@ def path(data: str, fill: str, opacity: float = 1) -> str:
 def strokes(data: str, color: str, width: float, opacity: float = 1) -> str:
     """Open lines with round ends."""
     faint = f' opacity="{opacity:.2f}"' if opacity < 1 else ""
-    return f'<path d="{data}" fill="none" stroke="{color}" stroke-width="{number(width)}" stroke-linecap="round"{faint}/>'
+    pen = f'stroke="{color}" stroke-width="{number(width)}" stroke-linecap="round"'
+    return f'<path d="{data}" fill="none" {pen}{faint}/>'
 
 
 def polygon(points: Sequence[Point]) -> str:
@@ -89,6 +91,7 @@ def gradient(uid: str, stops: Sequence[tuple[float, str, float]], horizontal: bo
 def glow(uid: str, color: str, opacity: float, solid: float = 0) -> str:
     """A radial gradient definition fading to nothing; `solid` is the share of the radius that stays full."""
     return (
-        f'<radialGradient id="{uid}"><stop offset="{solid:.2f}" stop-color="{color}" stop-opacity="{opacity:.2f}"/>'
+        f'<radialGradient id="{uid}">'
+        f'<stop offset="{solid:.2f}" stop-color="{color}" stop-opacity="{opacity:.2f}"/>'
         f'<stop offset="1" stop-color="{color}" stop-opacity="0"/></radialGradient>'
     )

@@ -29,7 +29,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
         ellipse(128, 96, 120, 100, f"url(#{uid}clearing)"),
     ]
     if light.hour != "day":
-        top, middle, low = light.sky()
+        _, middle, low = light.sky()
         color = low if light.hour == "sunset" else middle
         parts = [rect(0, 0, CANVAS, 200, color)]
         body = {"sunset": "#ff8a4a", "night": "#fff0bd"}[light.hour]
@@ -50,7 +50,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
     parts.append(
         path(
             boxes((x + rng.uniform(-5, 5), 30, rng.uniform(6, 9), 140) for x in range(8, 256, 27)),
-            light("#8fae86"),
+            light("#8fae86", 1.3),
             0.8,
         )
     )
@@ -60,7 +60,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
                 (x + rng.uniform(-6, 6), 150 + rng.uniform(-8, 8), rng.uniform(18, 26))
                 for x in range(0, 270, 24)
             ),
-            light("#86c07c"),
+            light("#86c07c", 1.3),
         )
     )
     parts.append(ground(light, uid, 160, "#8cc76f", "#6cae5c"))
@@ -73,7 +73,8 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
         (190 + rng.uniform(-6, 6), 12.0),
     ]
     data = "".join(
-        f"M{number(x - w / 2)} 0h{number(w)}Q{number(x + w * 0.42)} 120 {number(x + w * 0.9)} 192Q{number(x)} 184 {number(x - w * 0.9)} 192Q{number(x - w * 0.42)} 120 {number(x - w / 2)} 0Z"
+        f"M{number(x - w / 2)} 0h{number(w)}Q{number(x + w * 0.42)} 120 {number(x + w * 0.9)} 192"
+        f"Q{number(x)} 184 {number(x - w * 0.9)} 192Q{number(x - w * 0.42)} 120 {number(x - w / 2)} 0Z"
         for x, w in trunks
     )
     parts.append(path(data, bark))
@@ -95,7 +96,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
                     (x + rng.uniform(-7, 7), y + rng.uniform(-7, 7), size * rng.uniform(0.8, 1.1))
                     for x in range(0, 270, 26)
                 ),
-                light(color),
+                light(color, 1.25),
             )
         )
     blades = "".join(
@@ -107,7 +108,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
 
 
 def cherry_blossoms(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
-    """Blossoming crowns overhead, branches from both sides, pale hills of more of them, petals on the grass."""
+    """Blossoming crowns overhead, branches from both sides, more of them afar, petals on the grass."""
     parts = [sky(light, uid, rng, 150, free_x, cloudy=False)]
     parts.append(
         path(
@@ -128,8 +129,10 @@ def cherry_blossoms(light: Light, uid: str, rng: random.Random, free_x: float) -
     )
     parts.append(strokes("M12 84Q44 60 92 44M246 92Q216 62 168 46M20 62Q40 40 60 26", bark, 5))
     crowns = [(x + rng.uniform(-7, 7), y + rng.uniform(-5, 5), r) for x, y, r in (
-        (0, 20, 34), (34, 10, 30), (70, 6, 28), (106, 2, 26), (140, 0, 25), (176, 4, 28), (212, 8, 30), (250, 18, 34),
-        (8, 62, 24), (36, 44, 22), (66, 38, 19), (94, 34, 16), (166, 36, 17), (196, 42, 20), (226, 48, 22), (252, 66, 24),
+        (0, 20, 34), (34, 10, 30), (70, 6, 28), (106, 2, 26), (140, 0, 25), (176, 4, 28), (212, 8, 30),
+        (250, 18, 34),
+        (8, 62, 24), (36, 44, 22), (66, 38, 19), (94, 34, 16), (166, 36, 17), (196, 42, 20),
+        (226, 48, 22), (252, 66, 24),
     )]  # fmt: skip
     parts.append(path(discs(crowns), light("#f08cb2")))
     parts.append(path(discs((x - 3, y - 5, r * 0.84) for x, y, r in crowns), light("#fbaeca")))

@@ -1,4 +1,4 @@
-"""Skies and weather: the gradient, sun, moon, stars and clouds behind a landscape; rain, snow and petals in the air."""
+"""Skies with sun, moon, stars and clouds behind a landscape; rain, snow and petals in the air."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 
 from newbie_image.nano.world.drawing import (
     CANVAS,
+    boxes,
     discs,
     ellipse,
     glow,
@@ -40,8 +41,7 @@ def cloud(x: float, y: float, width: float, rng: random.Random) -> str:
     circles = [(bx, y - r * width * 0.8, r * width * rng.uniform(0.9, 1.1)) for bx, r in bumps]
     lowest = max(cy + r for _, cy, r in circles)
     foot = lowest - y
-    body = f"M{number(x - width * 0.46)} {number(y)}h{number(width * 0.92)}v{number(foot)}h{number(-width * 0.92)}Z"
-    return discs(circles) + body
+    return discs(circles) + boxes([(x - width * 0.46, y, width * 0.92, foot)])
 
 
 def clouds(
@@ -114,7 +114,7 @@ def sky(
 
 
 def falling(weather: str, rng: random.Random, avoid: Sequence[Box], front: bool) -> str:
-    """What falls through the air, behind the people (many) or in front of them (few, and none over a box in `avoid`).
+    """What falls through the air, behind the people (many) or in front of them (few, not over `avoid`).
 
     Args:
         weather: one of attributes.WEATHERS.
@@ -127,7 +127,10 @@ def falling(weather: str, rng: random.Random, avoid: Sequence[Box], front: bool)
     for _ in range(count):
         x, y = rng.uniform(-4, CANVAS + 8), rng.uniform(-6, CANVAS)
         margin = 14 if weather == "rain" else 5
-        if front and any(l - margin < x < r + margin and t - margin < y < b + margin for l, t, r, b in avoid):
+        if front and any(
+            left - margin < x < right + margin and top - margin < y < low + margin
+            for left, top, right, low in avoid
+        ):
             continue
         spots.append((x, y))
     if weather == "rain":
@@ -153,7 +156,8 @@ def petal(x: float, y: float, rng: random.Random) -> str:
         turned = unit * complex(along * size, across * size)
         return f"{number(x + turned.real)} {number(y + turned.imag)}"
 
-    return f"M{at(-1, 0)}Q{at(-0.1, -0.95)} {at(1, -0.35)}L{at(0.7, 0)}L{at(1, 0.35)}Q{at(-0.1, 0.95)} {at(-1, 0)}Z"
+    notch = f"{at(1, -0.35)}L{at(0.7, 0)}L{at(1, 0.35)}"
+    return f"M{at(-1, 0)}Q{at(-0.1, -0.95)} {notch}Q{at(-0.1, 0.95)} {at(-1, 0)}Z"
 
 
 def _direction(rng: random.Random) -> tuple[float, float]:

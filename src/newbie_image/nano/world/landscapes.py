@@ -1,4 +1,4 @@
-"""Wide outdoor backdrops: open sky, beach, mountain, snowfield and starry sky, each told by what only it has."""
+"""Wide outdoor backdrops: open sky, beach, mountain, snowfield and starry sky."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def open_sky(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
             + ellipse(free_x, 64, 80, 70, f"url(#{uid}high)")
             + ellipse(free_x, 64, 26, 26, "#ff9a4a")
         )
-    around = [(18, 62, 84), (136, 40, 64), (236, 92, 92), (110, 110, 60), (10, 150, 96), (250, 168, 90)]
+    above = [] if light.hour == "night" else [(136, 40, 64)]
+    around = [*above, (18, 62, 84), (236, 92, 92), (110, 110, 60), (10, 150, 96), (250, 168, 90)]
     parts.append(
         clouds([(x + rng.uniform(-8, 8), y + rng.uniform(-6, 6), w) for x, y, w in around], light, rng, 0.92)
     )
@@ -131,7 +132,8 @@ def _palm(light: Light, side: int) -> str:
         cx, cy = crown
         ex, ey = cx + dx, cy + dy
         mx, my = cx + dx * 0.55, cy + dy * 0.5 - droop
-        return f"M{cx} {cy}Q{number(mx)} {number(my - 9)} {number(ex)} {number(ey)}Q{number(mx)} {number(my + 9)} {cx} {cy}Z"
+        out = f"M{cx} {cy}Q{number(mx)} {number(my - 9)} {number(ex)} {number(ey)}"
+        return f"{out}Q{number(mx)} {number(my + 9)} {cx} {cy}Z"
 
     drawn = (
         path("M-4 200Q0 110 9 34L20 36Q14 120 12 200Z", trunk)
@@ -151,9 +153,9 @@ def mountain(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
     )
     parts.append(path(far, light("#b4c6e4"), 0.9))
     for x, top, half, base in (
-        (26 + rng.uniform(-6, 6), 34, 86, 170),
-        (226 + rng.uniform(-6, 6), 26, 90, 170),
-        (128 + rng.uniform(-6, 6), 14, 92, 172),
+        (26 + rng.uniform(-6, 6), 34, 92, 186),
+        (226 + rng.uniform(-6, 6), 26, 96, 186),
+        (128 + rng.uniform(-6, 6), 14, 98, 186),
     ):
         parts.append(path(polygon([(x - half, base), (x, top), (x + half, base)]), light("#8399cc")))
         parts.append(

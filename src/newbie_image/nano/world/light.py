@@ -16,6 +16,7 @@ SKIES: Final = {
 """Colours of the sky at its top, its middle and its lower end."""
 TINTS: Final = {"day": ("#ffffff", 0.0), "sunset": ("#ff9c5c", 0.34), "night": ("#1d2560", 0.62)}
 RAIN_SKY: Final = ("#8b97a8", 0.62)
+WET_SUNSET: Final = "#dd8fa6"
 RAIN_TINT: Final = ("#8b98a8", 0.3)
 
 
@@ -39,7 +40,12 @@ class Light:
         tint, amount = TINTS[self.hour]
         seen = mix(color, tint, amount * strength)
         if self.weather == "rain":
-            seen = mix(seen, mix(RAIN_TINT[0], tint, amount), RAIN_TINT[1] * strength)
+            veil = (
+                mix(RAIN_TINT[0], WET_SUNSET, 0.4)
+                if self.hour == "sunset"
+                else mix(RAIN_TINT[0], tint, amount)
+            )
+            seen = mix(seen, veil, RAIN_TINT[1] * strength)
         return seen
 
     def sky(self) -> tuple[str, str, str]:
@@ -48,7 +54,7 @@ class Light:
         if self.weather == "rain":
             grey, amount = RAIN_SKY
             tint, tinted = TINTS[self.hour]
-            wet = mix(grey, tint, tinted * 0.8)
+            wet = mix(grey, WET_SUNSET, 0.5) if self.hour == "sunset" else mix(grey, tint, tinted * 0.8)
             amount *= 0.75 if self.hour == "sunset" else 1
             return mix(top, wet, amount), mix(middle, wet, amount), mix(low, wet, amount)
         if self.weather == "snowing" and self.hour == "day":
@@ -57,8 +63,10 @@ class Light:
 
 
 def ground(light: Light, uid: str, y: float, far: str, near: str) -> str:
-    """A lit ground from `y` (canvas units, even: a gradient's edge between two pixels is drawn with black specks)
-    to the lower edge, from the colour `far` at its horizon to `near`."""
+    """A lit ground from `y` to the lower edge, from the colour `far` at its horizon to `near`.
+
+    `y`, in canvas units, is even: resvg draws black specks on a gradient's edge between two pixels.
+    """
     stops = [(0.0, light(far), 1.0), (1.0, light(near), 1.0)]
     return f"<defs>{gradient(uid + 'ground', stops)}</defs>" + rect(
         0, y, CANVAS, CANVAS - y, f"url(#{uid}ground)"

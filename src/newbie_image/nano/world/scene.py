@@ -100,6 +100,12 @@ def sample_character(rng: random.Random, position: str) -> Character:
     return see(character)
 
 
+def join_hands(left: Character, right: Character) -> tuple[Character, Character]:
+    """The two as they look hand in hand: the left one's object and the right one's gesture have no hand left."""
+    pose = right.pose if right.pose in a.HANDLESS_POSES else "standing"
+    return replace(left, held=None), replace(right, pose=pose)
+
+
 def sample_scene(seed: int, count: int | None = None, counts: dict[int, float] | None = None) -> Scene:
     """Invents a scene. The same seed gives the same scene on every machine.
 
@@ -122,4 +128,6 @@ def sample_scene(seed: int, count: int | None = None, counts: dict[int, float] |
     if background == "starry_sky":
         time = "night"
     interaction = rng.choice(a.INTERACTIONS) if count == 2 and rng.random() < 0.2 else None
+    if interaction == "holding_hands":
+        characters = join_hands(*characters)
     return Scene(characters, background, time, weather, interaction, jitter=rng.randrange(2**31))
