@@ -1,0 +1,133 @@
+"""Reading a stream of events for people: a progress bar on a terminal, nothing where output is piped."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from newbie_image.cli.loading import LoadedModel
+from newbie_image.cli.messages import say_warnings
+from newbie_image.provenance import record_picture, write_picture
+from newbie_image.request import GeneratedImage, GenerationRequest, PictureDone, StepDone, TextEncoded
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one run through the model gave.
+
+    Args:
+        request: what was asked for.
+        pictures: in order of their seeds.
+        seconds: by stage: text, sampling, decoding.
+        peak_memory: bytes, None where it cannot be known.
+        warnings: what is worth knowing of the prompt.
+    """
+
+    request: GenerationRequest
+    pictures: tuple[GeneratedImage, ...]
+    seconds: Mapping[str, float]
+    peak_memory: int | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WrittenPicture:
+    """A picture on the disk: where, the file's sha256 and the seconds that writing took."""
+
+    path: Path
+    sha256: str
+    pixels: str
+    seconds: float
+
+
+def draw(
+    loaded: LoadedModel,
+    request: GenerationRequest,
+    *,
+    label: str = "drawing",
+    stopped: Callable[[], bool] = lambda: False,
+) -> Drawn | None:
+    """Draw a request and show how far it is; None when it was stopped between two steps.
+
+    Args:
+        loaded: the model.
+        request: what is asked for.
+        label: stands before the progress bar.
+        stopped: asked after each step.
+    """
+    warnings: tuple[str, ...] = ()
+    with contextlib.closing(loaded.pipeline.stream(request)) as events, _progress(label) as advance:
+        for event in events:
+            match event:
+                case TextEncoded():
+                    warnings = event.warnings
+                    say_warnings(warnings)
+                case StepDone():
+                    advance(event.index, event.total)
+                    if stopped():
+                        return None
+                case PictureDone():
+                    return Drawn(request, event.images, event.seconds, event.peak_memory, warnings)
+    raise RuntimeError("the stream ended without a picture")
+
+
+def write_drawn(loaded: LoadedModel, drawn: Drawn, paths: list[Path]) -> list[WrittenPicture]:
+    """Write each picture with what made it, in the order of their seeds."""
+    written = []
+    for index, (picture, path) in enumerate(zip(drawn.pictures, paths, strict=True)):
+        start = time.perf_counter()
+        record = record_picture(
+            picture.image, drawn.request, index, picture.settings, loaded.bundle, loaded.environment
+        )
+        sha256 = write_picture(path, picture.image, record)
+        written.append(WrittenPicture(path, sha256, record.pixels, time.perf_counter() - start))
+    return written
+
+
+def split_count(request: GenerationRequest, batch: int) -> Iterator[GenerationRequest]:
+    """One request after another with at most `batch` pictures each; seeds go on where the last one ended."""
+    from dataclasses import replace
+
+    for first in range(0, request.count, batch):
+        yield replace(request, seed=request.seed + first, count=min(batch, request.count - first))
+
+
+def summary(seconds: Mapping[str, float]) -> str:
+    """Stages and their seconds, as in `text 0.1 s, sampling 2.3 s`."""
+    return ", ".join(f"{stage} {value:.2f} s" for stage, value in seconds.items())
+
+
+@contextlib.contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with step, speed and time left; it is gone when the picture is there."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Speed(ProgressColumn):
+        """Seconds a step, or steps a second where they are quick."""
+
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed
+            if not speed:
+                return Text("")
+            return Text(f"{speed:.1f} steps/s" if speed >= 1 else f"{1 / speed:.1f} s/step")
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("step {task.completed}/{task.total}"),
+        Speed(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, start=True)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,132 @@
+"""`newbie generate`: pictures of one prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from newbie_image.cli import options
+from newbie_image.errors import RequestError
+from newbie_image.request import MAX_SEED, GenerationRequest
+
+generate_app = typer.Typer(add_completion=False)
+
+
+@generate_app.command(cls=options.OffloadCommand)
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="XML, tags or a sentence; - is standard input.")
+    ] = None,
+    prompt_file: Annotated[
+        str | None, typer.Option("--prompt-file", "-f", metavar="FILE|-", help="Read the prompt from a file.")
+    ] = None,
+    negative: options.NegativeOption = "",
+    resolution: options.ResolutionOption = None,
+    steps: options.StepsOption = None,
+    cfg: options.CfgOption = None,
+    cfg_trunc: options.CfgTruncationOption = None,
+    cfg_renorm: options.CfgRenormOption = None,
+    sampler: options.SamplerOption = None,
+    shift: options.ShiftOption = None,
+    seed: options.SeedOption = "random",
+    preset: options.PresetOption = None,
+    tolerant: options.TolerantOption = False,
+    out: options.OutOption = None,
+    count: options.CountOption = 1,
+    batch: options.BatchOption = 1,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a picture.", rich_help_panel="Output")
+    ] = False,
+    model: options.ModelOption = "nano",
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = "auto",
+    attention: options.AttentionOption = "auto",
+    offload: options.OffloadOption = "none",
+    vae: options.VaeOption = None,
+) -> None:
+    """Draw pictures of a prompt and write them as PNG, each with what made it."""
+    width, height = options.read_resolution(resolution) if resolution else (None, None)
+    request = GenerationRequest(
+        prompt=options.read_prompt(prompt, prompt_file),
+        negative_prompt=negative,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance_scale=cfg,
+        cfg_truncation=cfg_trunc,
+        cfg_renorm=cfg_renorm,
+        sampler=sampler,
+        shift=shift,
+        seed=options.read_seed(seed),
+        count=count,
+        preset=preset,
+        tolerant=tolerant,
+    )
+    if batch < 1:
+        raise RequestError(f"batch {batch} is not allowed; give a whole number from 1")
+    if request.seed + count - 1 > MAX_SEED:
+        raise RequestError(f"seed {request.seed} leaves no room for {count} pictures; give a smaller one")
+    choice = options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae)
+    paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
+    _check_prompt(request)
+    draw_and_write(choice, request, paths, batch=batch, as_json=as_json)
+
+
+def _check_prompt(request: GenerationRequest) -> None:
+    """A broken prompt is named before a model is loaded, which can take a while."""
+    from newbie_image.prompt import parse
+
+    for text in (request.prompt, request.negative_prompt):
+        parse(text, strict=not request.tolerant)
+
+
+def draw_and_write(
+    choice: options.ModelChoice,
+    request: GenerationRequest,
+    paths: list,
+    *,
+    batch: int,
+    as_json: bool,
+) -> None:
+    """Load, draw, write, and say what was written: a path or a JSON object a line."""
+    from newbie_image.cli.drawing import draw, split_count, summary, write_drawn
+    from newbie_image.cli.loading import load_model
+    from newbie_image.cli.messages import say_note
+
+    loaded = load_model(choice)
+    say_note(f"{loaded.bundle.name} loaded in {loaded.seconds:.1f} s on {loaded.reason}")
+    done = 0
+    for part in split_count(request, batch):
+        label = "drawing" if request.count == 1 else f"{done + 1}/{request.count}"
+        drawn = draw(loaded, part, label=label)
+        if drawn is None:
+            return
+        written = write_drawn(loaded, drawn, paths[done : done + part.count])
+        for picture, file in zip(drawn.pictures, written, strict=True):
+            seconds = {"loading": loaded.seconds, **drawn.seconds, "writing": file.seconds}
+            if as_json:
+                print(
+                    json.dumps(
+                        {
+                            "path": str(file.path),
+                            "seed": picture.seed,
+                            "sha256": file.sha256,
+                            "pixels_sha256": file.pixels,
+                            "width": picture.image.width,
+                            "height": picture.image.height,
+                            "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+                            "peak_memory": drawn.peak_memory,
+                            "warnings": list(drawn.warnings),
+                        },
+                        ensure_ascii=False,
+                    ),
+                    flush=True,
+                )
+            else:
+                print(file.path, flush=True)
+                if sys.stdout.isatty():
+                    say_note(f"seed {picture.seed}, {summary(seconds)}")
+        done += part.count

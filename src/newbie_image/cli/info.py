@@ -1,0 +1,128 @@
+"""`newbie info`: what there is on this machine, and why it would be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from typing import Annotated, Any
+
+import typer
+
+from newbie_image import __version__
+from newbie_image.cli import options
+
+info_app = typer.Typer(add_completion=False)
+
+
+@info_app.command()
+def info(
+    brief: Annotated[
+        bool, typer.Option("--brief", help="Only what is known without importing torch.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = "auto",
+    attention: options.AttentionOption = "auto",
+) -> None:
+    """Say what device, dtype, attention backend, versions and bundles there are."""
+    choice = options.ModelChoice(device=device, dtype=dtype, attention=attention)
+    facts = _brief() if brief else _brief() | _machine(choice)
+    facts["bundles"] = _bundles(with_hash=not brief)
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    for line in _lines(facts):
+        print(line)
+
+
+def _brief() -> dict[str, Any]:
+    from newbie_image.provenance import package_versions
+
+    return {
+        "newbie-image": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": package_versions() | _optional_versions(),
+    }
+
+
+def _optional_versions() -> dict[str, str]:
+    from importlib import metadata
+
+    found = {}
+    for name in ("flash-attn", "triton", "peft", "resvg-py"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed (optional)"
+    return found
+
+
+def _machine(choice: options.ModelChoice) -> dict[str, Any]:
+    import torch
+
+    from newbie_image.cli.loading import device_name, processor_name
+    from newbie_image.devices import choose_device, dtype_name
+    from newbie_image.models.attention import check_backend, flash_available
+
+    chosen = choose_device(choice.device, choice.dtype)
+    backend = check_backend(choice.attention, chosen.device)
+    flash = "flash-attn where a batch is padded, else sdpa" if flash_available() else "sdpa"
+    facts: dict[str, Any] = {
+        "device": str(chosen.device),
+        "device_name": device_name(chosen.device.type),
+        "dtype": dtype_name(chosen.dtype),
+        "reason": chosen.reason,
+        "attention": f"auto: {flash}" if backend == "auto" else backend,
+        "processor": f"{processor_name()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()}",
+    }
+    if chosen.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(chosen.device)
+        facts["device_memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+    return facts
+
+
+def _bundles(*, with_hash: bool) -> list[dict[str, str]]:
+    from newbie_image.bundle import bundle_names, content_hash, find_bundle, read_settings
+    from newbie_image.errors import NewbieError
+
+    found = []
+    for name in bundle_names():
+        entry = {"name": name}
+        try:
+            folder = find_bundle(name)
+            settings = read_settings(folder)
+            defaults = settings.defaults
+            steps = f"{defaults.steps} steps of {defaults.sampler}"
+            guidance = f"guidance {defaults.guidance_scale:g}, shift {defaults.shift:g}"
+            entry |= {
+                "path": str(folder),
+                "defaults": f"{defaults.width}x{defaults.height}, {steps}, {guidance}",
+                "presets": ", ".join(settings.presets) or "none",
+                "licence": settings.licence,
+            }
+            if with_hash:
+                entry["content_hash"] = content_hash(folder)
+        except (NewbieError, OSError) as error:
+            entry["problem"] = str(error)
+        found.append(entry)
+    return found
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, str):
+            lines.append(f"{key.replace('_', ' '):<14} {value}")
+    lines.append("versions")
+    lines += [f"  {name:<14} {version}" for name, version in facts["versions"].items()]
+    lines.append("bundles" if facts["bundles"] else "bundles        none")
+    for bundle in facts["bundles"]:
+        lines.append(f"  {bundle['name']}")
+        lines += [
+            f"    {key.replace('_', ' '):<12} {value}"
+            for key, value in bundle.items()
+            if key != "name" and value
+        ]
+    return lines
