@@ -23,6 +23,7 @@ from newbie_image.nano.world.light import Light, ground
 
 def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
     """Trunks in rows, deeper green behind, a leafy roof above, shafts of light."""
+    deep = 1.7 if light.hour == "sunset" else 1.2
     parts = [
         rect(0, 0, CANVAS, 200, light("#b5dca4")),
         f"<defs>{glow(uid + 'clearing', light('#f4fbd4'), 0.95, 0.1)}</defs>",
@@ -50,7 +51,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
     parts.append(
         path(
             boxes((x + rng.uniform(-5, 5), 30, rng.uniform(6, 9), 140) for x in range(8, 256, 27)),
-            light("#8fae86", 1.3),
+            light("#8fae86", deep),
             0.8,
         )
     )
@@ -60,7 +61,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
                 (x + rng.uniform(-6, 6), 150 + rng.uniform(-8, 8), rng.uniform(18, 26))
                 for x in range(0, 270, 24)
             ),
-            light("#86c07c", 1.3),
+            light("#86c07c", deep),
         )
     )
     parts.append(ground(light, uid, 160, "#8cc76f", "#6cae5c"))
@@ -96,7 +97,7 @@ def forest(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
                     (x + rng.uniform(-7, 7), y + rng.uniform(-7, 7), size * rng.uniform(0.8, 1.1))
                     for x in range(0, 270, 26)
                 ),
-                light(color, 1.25),
+                light(color, deep),
             )
         )
     blades = "".join(

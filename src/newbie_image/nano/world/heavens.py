@@ -80,6 +80,8 @@ def sky(
     top, middle, low = light.sky()
     parts = [
         f"<defs>{gradient(uid + 'sky', [(0, top, 1), (0.55, middle, 1), (1, low, 1)])}</defs>",
+        # Its lowest colour goes on below, so that no backdrop leaves a gap under the horizon.
+        rect(0, horizon, CANVAS, CANVAS - horizon, low),
         rect(0, 0, CANVAS, horizon + 4, f"url(#{uid}sky)"),
     ]
     wet = light.weather == "rain"

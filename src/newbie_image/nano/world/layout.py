@@ -1,7 +1,7 @@
 """Where people stand in the picture: centre, ground line, size, facing, and whose hands meet.
 
 Everything is in canvas units (256 × 256, y down); a figure's own coordinates have their origin on the ground
-between its feet and are multiplied by `scale`. A standing figure is about 400 of these units tall, 470 with a hat.
+between its feet and are multiplied by `scale`. Standing, it is about 400 of them tall, 470 with a hat.
 """
 
 from __future__ import annotations

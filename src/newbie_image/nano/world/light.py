@@ -63,10 +63,7 @@ class Light:
 
 
 def ground(light: Light, uid: str, y: float, far: str, near: str) -> str:
-    """A lit ground from `y` to the lower edge, from the colour `far` at its horizon to `near`.
-
-    `y`, in canvas units, is even: resvg draws black specks on a gradient's edge between two pixels.
-    """
+    """A lit ground from `y` to the lower edge (canvas units), from `far` at its horizon to `near`."""
     stops = [(0.0, light(far), 1.0), (1.0, light(near), 1.0)]
     return f"<defs>{gradient(uid + 'ground', stops)}</defs>" + rect(
         0, y, CANVAS, CANVAS - y, f"url(#{uid}ground)"
