@@ -193,6 +193,6 @@ def flower_field(light: Light, uid: str, rng: random.Random, free_x: float) -> s
         )
         hearts.append((x, y, size * 0.36))
     parts.append(strokes(stems, light("#4a9a4c"), 1.8))
-    parts += [path(data, light(color)) for color, data in near.items() if data]
+    parts += [path(data, light(color, 0.75)) for color, data in near.items() if data]
     parts.append(path(discs(hearts), light("#ffb52e")))
     return "".join(parts)

@@ -23,6 +23,9 @@ from newbie_image.nano.world.drawing import (
 from newbie_image.nano.world.light import Light
 from newbie_image.nano.world.palette import mix
 
+BETWEEN_PEAKS: Final = 177.0
+"""Where the mountains leave the moon to be seen."""
+
 PETAL: Final = "#ff8fb8"
 FALLING_BEHIND: Final = {"rain": 60, "snowing": 46, "falling_petals": 38}
 FALLING_IN_FRONT: Final = {"rain": 16, "snowing": 16, "falling_petals": 14}
@@ -87,7 +90,7 @@ def sky(
     wet = light.weather == "rain"
     if light.hour == "night":
         parts.append(stars(rng, 14 if wet else 46, horizon * 0.9))
-        x, y = (free_x if free_x == 128 else 222.0), 30.0
+        x, y = (free_x if free_x in (128.0, BETWEEN_PEAKS) else 222.0), 30.0
         parts.append(f"<defs>{glow(uid + 'moon', '#fff3c4', 0.5, 0.3)}</defs>")
         parts.append(ellipse(x, y, 38, 38, f"url(#{uid}moon)"))
         parts.append(ellipse(x, y, 16, 16, "#fff0bd", 0.7 if wet else 1))

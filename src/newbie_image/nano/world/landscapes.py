@@ -19,7 +19,7 @@ from newbie_image.nano.world.drawing import (
     rect,
     strokes,
 )
-from newbie_image.nano.world.heavens import clouds, night_sky, sky
+from newbie_image.nano.world.heavens import BETWEEN_PEAKS, clouds, night_sky, sky
 from newbie_image.nano.world.light import Light, ground
 from newbie_image.nano.world.palette import mix
 
@@ -147,7 +147,7 @@ def _palm(light: Light, side: int) -> str:
 
 def mountain(light: Light, uid: str, rng: random.Random, free_x: float) -> str:
     """Snow-capped peaks over firs and a meadow."""
-    parts = [sky(light, uid, rng, 150, free_x, cloudy=False)]
+    parts = [sky(light, uid, rng, 150, BETWEEN_PEAKS, cloudy=False)]
     far = polygon(
         [(-20, 160), (20, 74), (58, 118), (92, 66), (130, 110), (176, 60), (212, 112), (244, 78), (280, 160)]
     )
