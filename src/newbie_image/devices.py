@@ -133,3 +133,23 @@ def _named_dtype(asked: str | torch.dtype) -> torch.dtype:
     if name not in DTYPES:
         raise DeviceError(f"unknown dtype {asked!r}; give bf16, fp16 or fp32")
     return DTYPES[name]
+
+
+def compute_device(module: object) -> torch.device | None:
+    """Where a module computes: an offloaded one says it by its hook, others by their weights."""
+    hook = getattr(module, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    if device is not None:
+        return torch.device(device)
+    if isinstance(module, torch.nn.Module):
+        parameter = next(module.parameters(), None)
+        return None if parameter is None else parameter.device
+    return None
+
+
+def bring_to_device(module: object) -> None:
+    """Let an offloaded module's hook move it in before a method other than forward is called."""
+    hook = getattr(module, "_hf_hook", None)
+    pre_forward = getattr(hook, "pre_forward", None)
+    if pre_forward is not None:
+        pre_forward(module)

@@ -41,6 +41,8 @@ class GenerationRequest:
         count: number of pictures.
         preset: a named set of defaults of the bundle.
         tolerant: repair a broken prompt and say what was assumed, instead of refusing it.
+        batch: pictures that are computed side by side; more is faster and takes more memory.
+        tiled: decode in tiles, which needs less memory and can differ a little at their seams.
     """
 
     prompt: str
@@ -57,6 +59,8 @@ class GenerationRequest:
     count: int = 1
     preset: str | None = None
     tolerant: bool = False
+    batch: int = 1
+    tiled: bool = False
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -66,6 +70,7 @@ class GenerationRequest:
                 _check_size(name, value)
         _check_whole("steps", self.steps, 1, 1000)
         _check_whole("count", self.count, 1, 4096)
+        _check_whole("batch", self.batch, 1, 64)
         _check_number("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _check_number("cfg_truncation", self.cfg_truncation, 0.0, 1.0)
         _check_number("cfg_renorm", self.cfg_renorm, 0.0, 100.0)
@@ -76,17 +81,22 @@ class GenerationRequest:
 
 def _check_seed(seed: object) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise RequestError(f"seed {seed!r} is not allowed; give a whole number from 0 to {MAX_SEED} (2^63 − 1)")
+        raise RequestError(
+            f"seed {seed!r} is not allowed; give a whole number from 0 to {MAX_SEED} (2^63 − 1)"
+        )
 
 
 def _check_size(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestError(f"{name} {value!r} is not a whole number; give pixels, a multiple of {SIZE_MULTIPLE}")
+        raise RequestError(
+            f"{name} {value!r} is not a whole number; give pixels, a multiple of {SIZE_MULTIPLE}"
+        )
     if value < SIZE_MULTIPLE or value % SIZE_MULTIPLE:
         below = max(SIZE_MULTIPLE, value // SIZE_MULTIPLE * SIZE_MULTIPLE)
         above = below + SIZE_MULTIPLE
         raise RequestError(
-            f"{name} {value} is not a positive multiple of {SIZE_MULTIPLE}; the nearest are {below} and {above}"
+            f"{name} {value} is not a positive multiple of {SIZE_MULTIPLE}; "
+            f"the nearest are {below} and {above}"
         )
 
 
@@ -163,11 +173,15 @@ class PictureDone:
         images: the pictures, in order of their seeds.
         seconds: seconds by stage: text, sampling, decoding.
         peak_memory: highest memory of the device in bytes, None where it cannot be known.
+        latents: (count, channels, height/8, width/8) on the CPU, float32, as the transformer gave them.
+        pixels: (count, 3, height, width) on the CPU, float32 in [0, 1]; None where nothing was decoded.
     """
 
     images: tuple[GeneratedImage, ...]
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_memory: int | None = None
+    latents: torch.Tensor | None = None
+    pixels: torch.Tensor | None = None
 
 
 Event = TextEncoded | StepDone | PictureDone

@@ -8,13 +8,14 @@ here alike, so that a model is asked in the form in which it was taught.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from newbie_image.bundle import TextSettings
+from newbie_image.devices import compute_device
 from newbie_image.errors import ConfigError, RequestError
 from newbie_image.prompt import Prompt, parse
 
@@ -101,6 +102,7 @@ class TextFeatures:
         pooled: (batch, clip_text_dim).
         reports: what was cut off.
         warnings: other things worth saying.
+        negatives: whether the second half of the batch are negative prompts.
     """
 
     tokens: Tensor
@@ -108,38 +110,24 @@ class TextFeatures:
     pooled: Tensor
     reports: tuple[CutReport, ...] = ()
     warnings: tuple[str, ...] = ()
+    negatives: bool = False
 
     def to(self, device: torch.device, dtype: torch.dtype) -> TextFeatures:
         """The same on another device and in another dtype (the mask stays bool)."""
-        return TextFeatures(
-            self.tokens.to(device, dtype),
-            self.mask.to(device),
-            self.pooled.to(device, dtype),
-            self.reports,
-            self.warnings,
+        return replace(
+            self,
+            tokens=self.tokens.to(device, dtype),
+            mask=self.mask.to(device),
+            pooled=self.pooled.to(device, dtype),
         )
 
     def expand(self, count: int) -> TextFeatures:
         """Each text ``count`` times, prompt-major: the copies of one prompt stand side by side."""
-        if count == 1:
-            return self
-        return TextFeatures(
-            self.tokens.repeat_interleave(count, dim=0),
-            self.mask.repeat_interleave(count, dim=0),
-            self.pooled.repeat_interleave(count, dim=0),
-            self.reports,
-            self.warnings,
-        )
-
-    def row(self, index: int) -> TextFeatures:
-        """One text alone, without the padding that only longer ones needed. Reads its length from the device."""
-        length = int(self.mask[index].sum())
-        return TextFeatures(
-            self.tokens[index : index + 1, :length],
-            self.mask[index : index + 1, :length],
-            self.pooled[index : index + 1],
-            tuple(report for report in self.reports if report.index == index),
-            self.warnings,
+        return replace(
+            self,
+            tokens=self.tokens.repeat_interleave(count, dim=0),
+            mask=self.mask.repeat_interleave(count, dim=0),
+            pooled=self.pooled.repeat_interleave(count, dim=0),
         )
 
 
@@ -205,7 +193,9 @@ def tokenize(
     return TokenBatch(ids, mask, pooled_ids, pooled_mask, (*reports, *pooled_reports), tuple(warnings))
 
 
-def encode_tokens(batch: TokenBatch, text_encoder: TokensModel, clip_model: PooledModel) -> TextFeatures:
+def encode_tokens(
+    batch: TokenBatch, text_encoder: TokensModel, clip_model: PooledModel, *, negatives: bool = False
+) -> TextFeatures:
     """Run both encoders. Gradients flow, so that training uses it too; nothing here waits for the device.
 
     The ids may already lie on the encoders' device; otherwise each is moved to that of its encoder's weights.
@@ -214,7 +204,7 @@ def encode_tokens(batch: TokenBatch, text_encoder: TokensModel, clip_model: Pool
     pooled_ids, pooled_mask = _beside(clip_model, batch.pooled_ids, batch.pooled_mask)
     tokens = text_encoder(ids, mask)
     pooled = clip_model(pooled_ids, pooled_mask)
-    return TextFeatures(tokens, mask.to(torch.bool), pooled, batch.reports, batch.warnings)
+    return TextFeatures(tokens, mask.to(torch.bool), pooled, batch.reports, batch.warnings, negatives)
 
 
 def _token_ids(
@@ -252,10 +242,6 @@ def _cut(encoder: str, index: int, text: str, tokenizer: Any, limit: int, total:
 
 
 def _beside(model: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors on the device that the model computes on (an offloaded model says it by its hook)."""
-    hook = getattr(model, "_hf_hook", None)
-    device = getattr(hook, "execution_device", None)
-    if device is None and isinstance(model, torch.nn.Module):
-        parameter = next(model.parameters(), None)
-        device = None if parameter is None else parameter.device
+    """The tensors on the device that the model computes on."""
+    device = compute_device(model)
     return tensors if device is None else tuple(tensor.to(device, non_blocking=True) for tensor in tensors)

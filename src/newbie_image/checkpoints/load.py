@@ -67,8 +67,8 @@ def find_weights(folder: Path) -> WeightFiles:
     if not found:
         others = _names(sorted(path for path in folder.iterdir() if path.is_file())) or "nothing"
         raise CheckpointError(
-            f"{folder} has no weights: {WEIGHT_NAMES[0]}.safetensors, {WEIGHT_NAMES[1]}.safetensors or a shard "
-            f"index is needed; found {others}"
+            f"{folder} has no weights: {WEIGHT_NAMES[0]}.safetensors, {WEIGHT_NAMES[1]}.safetensors or "
+            f"a shard index is needed; found {others}"
         )
     if len(expected) > 1:
         raise CheckpointError(f"{folder} has both {_names(expected)}; keep the one that is meant")

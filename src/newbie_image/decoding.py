@@ -1,0 +1,64 @@
+"""Latents to pictures: normalisation undone, decoded one picture at a time, rounded to bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from newbie_image.bundle import VaeSettings
+from newbie_image.devices import bring_to_device, compute_device, dtype_name
+from newbie_image.errors import CheckpointError, NumericsError
+from newbie_image.latents import denormalise
+
+
+def decode_latents(latents: Tensor, vae: Any, settings: VaeSettings, *, tiled: bool = False) -> Tensor:
+    """Decode, one picture at a time, so that a picture does not depend on its neighbours and memory stays
+    small.
+
+    Args:
+        latents: (batch, channels, height/8, width/8) as the transformer gives them.
+        vae: a diffusers autoencoder.
+        settings: the bundle's normalisation.
+        tiled: in overlapping tiles, where the autoencoder can.
+
+    Returns:
+        (batch, 3, height, width) float32 in [0, 1], on the CPU.
+
+    Raises:
+        NumericsError: the decoder gave NaN or infinity.
+        CheckpointError: tiles were asked for, and the autoencoder cannot.
+    """
+    _set_tiling(vae, tiled)
+    bring_to_device(vae)
+    device = compute_device(vae) or latents.device
+    dtype = next(vae.parameters()).dtype
+    pictures: list[Tensor] = []
+    for index in range(latents.shape[0]):
+        ready = denormalise(latents[index : index + 1].to(device), vae, settings)
+        pixels = vae.decode(ready.to(dtype), return_dict=False)[0].float()
+        if not bool(torch.isfinite(pixels).all()):
+            raise NumericsError(
+                f"the autoencoder gave NaN or infinity in {dtype_name(dtype)}; use bf16 or fp32 (--dtype)"
+            )
+        pictures.append((pixels * 0.5 + 0.5).clamp_(0.0, 1.0).cpu())
+    return torch.cat(pictures)
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """(batch, 3, height, width) in [0, 1] → RGB pictures, rounded to the nearest byte."""
+    bytes_ = (pixels * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return [Image.fromarray(picture) for picture in bytes_]
+
+
+def _set_tiling(vae: Any, tiled: bool) -> None:
+    if not hasattr(vae, "use_tiling"):
+        if tiled:
+            raise CheckpointError(f"{type(vae).__name__} cannot decode in tiles; leave tiled decoding out")
+        return
+    if tiled and not vae.use_tiling:
+        vae.enable_tiling()
+    elif not tiled and vae.use_tiling:
+        vae.disable_tiling()

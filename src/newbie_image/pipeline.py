@@ -1,0 +1,500 @@
+"""The way from a request to pictures: encode, walk the time grid, decode.
+
+:meth:`NewbiePipeline.stream` is the one generator underneath everything: progress bars, previews, servers and
+:meth:`NewbiePipeline.__call__` read its events. Closing it between two steps cancels the picture and leaves
+no memory behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils.outputs import BaseOutput
+from torch import Tensor, nn
+
+from newbie_image.bundle import (
+    BundleSettings,
+    VaeSettings,
+    content_hash,
+    find_bundle,
+    read_settings,
+    write_settings,
+)
+from newbie_image.checkpoints.components import check_fit, load_components, load_vae
+from newbie_image.conditioning import conditioned_velocity
+from newbie_image.decoding import decode_latents, to_images
+from newbie_image.devices import compute_device, dtype_name
+from newbie_image.errors import DeviceError, OutOfMemoryError, RequestError
+from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
+from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
+from newbie_image.models.attention import check_backend
+from newbie_image.prompt import parse
+from newbie_image.request import (
+    MAX_SEED,
+    Event,
+    GeneratedImage,
+    GenerationRequest,
+    PictureDone,
+    StepDone,
+    TextEncoded,
+)
+from newbie_image.sampling import Guidance, check_finite, make_solver, time_grid
+from newbie_image.text import TextFeatures, compose, compose_negative, encode_tokens, tokenize
+
+Offload = Literal["none", "encoders", "model"]
+OFFLOADS: tuple[Offload, ...] = ("none", "encoders", "model")
+Reply = Tensor | None
+
+
+@dataclass
+class NewbiePipelineOutput(BaseOutput):
+    """What :meth:`NewbiePipeline.__call__` returns.
+
+    Args:
+        images: a list of PIL pictures, or an array (count, height, width, 3), or a tensor (count, 3, height,
+            width) or (count, channels, height/8, width/8), as ``output_type`` says.
+    """
+
+    images: Any
+
+
+class NewbiePipeline(DiffusionPipeline):
+    """A model's components together.
+
+    Args:
+        transformer: :class:`newbie_image.models.next_dit.NextDiT`.
+        text_encoder, tokenizer: Gemma's side.
+        clip_model, clip_tokenizer: Jina's side.
+        vae: a diffusers autoencoder.
+        scheduler: kept for the standard layout; the time grid and the solvers are the project's own.
+
+    Raises:
+        CheckpointError: components that do not belong together, and which.
+    """
+
+    model_cpu_offload_seq = "text_encoder->clip_model->transformer->vae"
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012 (diffusers reads a list)
+
+    def __init__(
+        self,
+        transformer: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        clip_model: Any,
+        clip_tokenizer: Any,
+        vae: Any,
+        scheduler: Any,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            transformer=transformer,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            clip_model=clip_model,
+            clip_tokenizer=clip_tokenizer,
+            vae=vae,
+            scheduler=scheduler,
+        )
+        check_fit(self.components)
+        self.settings = BundleSettings(name="unnamed")
+        self.vae_settings = self.settings.vae
+        self.vae_name: str | None = None
+        self.bundle_folder: Path | None = None
+        self.guidance_in_one_batch = True
+        self._attention = "auto"
+        self._release_encoders = False
+        self._content_hash: str | None = None
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        vae: Any = None,
+        attention: str = "auto",
+    ) -> NewbiePipeline:
+        """Load a bundle, strictly, onto the CPU. Nothing is downloaded and no code of the bundle's is run.
+
+        Args:
+            pretrained_model_name_or_path: a bundle's folder, or the name of an embedded model (``nano``).
+            torch_dtype: of the models' weights; None keeps the files'.
+            vae: another autoencoder: its folder, a bundle's folder or name, or the object itself.
+            attention: ``auto``, ``sdpa``, ``flash`` or ``math``.
+
+        Raises:
+            CheckpointError, ConfigError: one line that names what is wrong.
+        """
+        folder = find_bundle(pretrained_model_name_or_path)
+        settings = read_settings(folder)
+        parts = load_components(folder, torch_dtype, skip=() if vae is None else ("vae",))
+        if vae is not None:
+            named = isinstance(vae, (str, Path))
+            parts["vae"] = load_vae(vae, torch_dtype) if named else vae
+        pipeline = cls(**parts)
+        pipeline.settings = settings
+        pipeline.bundle_folder = folder
+        # Scale, shift and statistics of the bundle are those of its own autoencoder.
+        pipeline.vae_settings = settings.vae if vae is None else VaeSettings()
+        if vae is not None:
+            pipeline.vae_name = Path(vae).name if isinstance(vae, (str, Path)) else type(vae).__name__
+        pipeline.attention = attention
+        return pipeline
+
+    def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, save_directory: str | Path, *, max_shard_size: int | str | None = None
+    ) -> None:
+        """Write the bundle: every component, ``model_index.json`` and ``newbie.json``.
+
+        Args:
+            save_directory: made where it is missing.
+            max_shard_size: largest weight file, as ``"15MB"`` or bytes.
+        """
+        super().save_pretrained(str(save_directory), max_shard_size=max_shard_size)
+        write_settings(Path(save_directory), self.settings.model_copy(update={"vae": self.vae_settings}))
+
+    def to(self, *args: Any, **kwargs: Any) -> NewbiePipeline:
+        """Move and cast, as diffusers' pipelines do: ``to("cuda")``, ``to(torch.bfloat16)``, ``to(device,
+        dtype)``.
+
+        Raises:
+            DeviceError: a device that this machine does not have.
+        """
+        kwargs.setdefault("silence_dtype_warnings", True)
+        dtype = kwargs.pop("dtype", None)
+        rest = [argument for argument in args if not isinstance(argument, torch.dtype)]
+        dtype = dtype or next((argument for argument in args if isinstance(argument, torch.dtype)), None)
+        if dtype is not None:
+            for component in self.components.values():
+                if isinstance(component, nn.Module):
+                    # diffusers' own `to` warns of modules to keep in float32 where there are none.
+                    nn.Module.to(component, dtype=dtype)
+        try:
+            super().to(*rest, **kwargs)
+        except (AssertionError, RuntimeError) as error:
+            if "CUDA" in str(error) and not torch.cuda.is_available():
+                raise DeviceError(
+                    f"cannot move to {rest or kwargs.get('device')}: torch sees no CUDA device"
+                ) from None
+            raise
+        return self
+
+    @property
+    def attention(self) -> str:
+        """The attention backend asked for."""
+        return self._attention
+
+    @attention.setter
+    def attention(self, backend: str) -> None:
+        self._attention = check_backend(backend)
+
+    @property
+    def content_hash(self) -> str | None:
+        """The bundle's :func:`newbie_image.bundle.content_hash`, read once; None without a folder."""
+        if self._content_hash is None and self.bundle_folder is not None:
+            self._content_hash = content_hash(self.bundle_folder)
+        return self._content_hash
+
+    def offload(self, mode: str, device: torch.device | str | None = None) -> None:
+        """Choose what stays on the device.
+
+        Args:
+            mode: ``none``: everything; ``encoders``: the text encoders come for the text and leave again;
+                ``model``: one component at a time.
+            device: where to compute; None for where the pipeline is, or CUDA.
+
+        Raises:
+            RequestError: an unknown mode.
+            DeviceError: ``model`` without an accelerator.
+        """
+        if mode not in OFFLOADS:
+            raise RequestError(f"unknown offload mode {mode!r}; choose one of {', '.join(OFFLOADS)}")
+        self.remove_all_hooks()
+        self._release_encoders = mode == "encoders"
+        target = torch.device(device) if device is not None else None
+        if mode == "model":
+            if target is None and torch.cuda.is_available():
+                target = torch.device("cuda")
+            if target is None or target.type == "cpu":
+                raise DeviceError("offload 'model' needs a GPU to compute on; on the CPU leave it out")
+            self.enable_model_cpu_offload(device=target)
+            return
+        if target is not None:
+            self.to(target)
+        if self._release_encoders:
+            self.text_encoder.to("cpu")
+            self.clip_model.to("cpu")
+
+    def complete(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with everything filled that it leaves to the bundle."""
+        return self.settings.complete(request)
+
+    def encode(self, request: GenerationRequest) -> TextFeatures:
+        """Encode a request's prompt and, where guidance will use it, its negative prompt.
+
+        Returns:
+            Features of one or two texts, the prompt first, on the transformer's device and in its dtype.
+        """
+        settings = self.settings.text_for(request.preset)
+        strict = not request.tolerant
+        prompt = parse(request.prompt, strict=strict)
+        texts = [compose(prompt, settings)]
+        if _guidance(request).active(0.0):
+            texts.append(compose_negative(request.negative_prompt, settings, strict=strict))
+        batch = tokenize(texts, self.tokenizer, self.clip_tokenizer, settings)
+        if self._release_encoders:
+            device = self._device()
+            self.text_encoder.to(device)
+            self.clip_model.to(device)
+        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=len(texts) == 2)
+        if self._release_encoders:
+            self.text_encoder.to("cpu")
+            self.clip_model.to("cpu")
+        return features.to(self._device(), self.transformer.dtype)
+
+    def stream(
+        self, request: GenerationRequest, *, latents: Tensor | None = None, decode: bool = True
+    ) -> Generator[Event, Reply, None]:
+        """Make the pictures of a request, telling what happens.
+
+        Close the generator between two events to cancel. A reader that wants the sampling to go on from other
+        latents sends them back in answer to a :class:`StepDone`.
+
+        Args:
+            request: what is asked for; what it leaves open comes from the bundle.
+            latents: (count, channels, height/8, width/8), the noise to begin with instead of the seeds'.
+            decode: whether to decode; without, the last event has latents only.
+
+        Yields:
+            One :class:`TextEncoded`, a :class:`StepDone` for each interval of each batch, one
+            :class:`PictureDone`.
+
+        Raises:
+            PromptError, RequestError: what was asked for cannot be done.
+            NumericsError: NaN or infinity; names the step.
+            OutOfMemoryError: says what to change.
+        """
+        request = self.complete(request)
+        if request.seed + request.count - 1 > MAX_SEED:
+            raise RequestError(
+                f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
+            )
+        shortage: str | None = None
+        try:
+            yield from self._run(request, latents, decode)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            shortage = memory_advice(request, error)
+        finally:
+            self.maybe_free_model_hooks()
+        # Raised out here, so that the failed run's tensors are not kept alive by the exception's context.
+        if shortage is not None:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            raise OutOfMemoryError(shortage)
+
+    @torch.no_grad()
+    def _run(
+        self, request: GenerationRequest, noise: Tensor | None, decode: bool
+    ) -> Generator[Event, Reply, None]:
+        seconds = {"text": 0.0, "sampling": 0.0, "decoding": 0.0}
+        device = self._device()
+        reset_peak_memory(device)
+        self.transformer.attention_backend = self._attention
+        shape = self._latent_shape(request)
+        initial = seeded_noise(request.seed, request.count, shape) if noise is None else noise.float()
+        check_noise(initial, (request.count, *shape))
+
+        began = time.perf_counter()
+        features = self.encode(request)
+        seconds["text"] = time.perf_counter() - began
+        warnings = (*(str(report) for report in features.reports), *features.warnings)
+        yield TextEncoded(warnings, seconds["text"])
+
+        done: list[Tensor] = []
+        steps = cast("int", request.steps)
+        batches = [initial[start : start + request.batch] for start in range(0, request.count, request.batch)]
+        for number, batch in enumerate(batches):
+            velocity = conditioned_velocity(
+                self.transformer,
+                features.expand(len(batch)),
+                _guidance(request),
+                (batch.shape[2], batch.shape[3]),
+                in_one_batch=self.guidance_in_one_batch,
+            )
+            grid = time_grid(steps, cast("float", request.shift))
+            solver = make_solver(cast("str", request.sampler))
+            walk = solver.run(velocity, batch.to(device), grid)
+            reply: Reply = None
+            final = batch
+            for index in range(steps):
+                began = time.perf_counter()
+                step = next(walk) if reply is None else walk.send(reply)
+                # The check waits for the device, which also makes the seconds true.
+                check_finite(
+                    step.latents, step=index + 1, steps=steps, t=step.t, dtype=self.transformer.dtype
+                )
+                took = time.perf_counter() - began
+                seconds["sampling"] += took
+                final = step.latents
+                event = StepDone(
+                    number * steps + index + 1, len(batches) * steps, step.t, final, step.prediction, took
+                )
+                reply = yield event
+                if reply is not None:
+                    final = reply.to(device=device, dtype=torch.float32)
+            done.append(final)
+            del walk, velocity
+        latents = torch.cat(done)
+        del done
+
+        began = time.perf_counter()
+        pixels = decode_latents(latents, self.vae, self.vae_settings, tiled=request.tiled) if decode else None
+        kept = latents.float().cpu()
+        images = () if pixels is None else self._pictures(request, pixels, kept)
+        seconds["decoding"] = time.perf_counter() - began
+        yield PictureDone(images, seconds, peak_memory(device), kept, pixels)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        negative_prompt: str = "",
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        cfg_truncation: float | None = None,
+        cfg_renorm: float | None = None,
+        sampler: str | None = None,
+        shift: float | None = None,
+        preset: str | None = None,
+        num_images_per_prompt: int = 1,
+        seed: int = 0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        latents: Tensor | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]
+        | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> NewbiePipelineOutput | tuple[Any]:
+        """Make pictures, with the signature that diffusers' users expect.
+
+        Args:
+            prompt: one prompt or several; pictures come prompt by prompt.
+            negative_prompt: one for all.
+            height, width, guidance_scale, cfg_truncation, cfg_renorm, sampler, shift, preset, seed: as in
+                :class:`GenerationRequest`.
+            num_inference_steps: intervals of the time grid.
+            num_images_per_prompt: computed side by side; picture i has seed + i.
+            generator: draws the noise instead of the seed; one for all, or one a picture.
+            latents: (prompts · num_images_per_prompt, channels, height/8, width/8), the noise itself.
+            output_type: ``pil``, ``np``, ``pt`` or ``latent``.
+            return_dict: False for a plain tuple.
+            callback_on_step_end: called as (pipeline, step from 0, t, {"latents": …}) after each step; may
+            give
+                back a dictionary with other latents.
+            callback_on_step_end_tensor_inputs: only ``latents`` is there to be had.
+        """
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise RequestError(f"unknown output_type {output_type!r}; choose one of pil, np, pt, latent")
+        unknown = [name for name in callback_on_step_end_tensor_inputs if name != "latents"]
+        if unknown:
+            raise RequestError(f"callback tensor input {unknown[0]!r} is not known; only 'latents' is")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        count = num_images_per_prompt
+        results: list[Any] = []
+        for number, text in enumerate(prompts):
+            request = GenerationRequest(
+                text,
+                negative_prompt,
+                width=width,
+                height=height,
+                steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                cfg_truncation=cfg_truncation,
+                cfg_renorm=cfg_renorm,
+                sampler=sampler,
+                shift=shift,
+                seed=seed,
+                count=count,
+                preset=preset,
+                batch=min(count, 64),
+            )
+            noise = None if latents is None else latents[number * count : (number + 1) * count]
+            if generator is not None and noise is None:
+                noise = drawn_noise(generator, number * count, count, self._latent_shape(request))
+            done = self._drain(request, noise, output_type != "latent", callback_on_step_end)
+            if output_type == "pil":
+                results.extend(picture.image for picture in done.images)
+            else:
+                results.append(done.latents if output_type == "latent" else done.pixels)
+        images: Any = results
+        if output_type != "pil":
+            images = torch.cat(results)
+            if output_type == "np":
+                images = images.permute(0, 2, 3, 1).numpy()
+        return NewbiePipelineOutput(images=images) if return_dict else (images,)
+
+    def _drain(
+        self,
+        request: GenerationRequest,
+        noise: Tensor | None,
+        decode: bool,
+        callback: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None] | None,
+    ) -> PictureDone:
+        events = self.stream(request, latents=noise, decode=decode)
+        reply: Reply = None
+        try:
+            while True:
+                event = next(events) if reply is None else events.send(reply)
+                reply = None
+                if isinstance(event, PictureDone):
+                    return event
+                if isinstance(event, StepDone) and callback is not None:
+                    answer = callback(self, event.index - 1, event.t, {"latents": event.latents}) or {}
+                    changed = answer.get("latents", event.latents)
+                    reply = None if changed is event.latents else changed
+        finally:
+            events.close()
+
+    def _latent_shape(self, request: GenerationRequest) -> tuple[int, int, int]:
+        request = self.complete(request)
+        return latent_shape(self.vae, cast("int", request.width), cast("int", request.height))
+
+    def _pictures(
+        self, request: GenerationRequest, pixels: Tensor, latents: Tensor
+    ) -> tuple[GeneratedImage, ...]:
+        base = {
+            **asdict(request),
+            "bundle": self.settings.name,
+            "bundle_hash": self.content_hash,
+            "vae": self.vae_name,
+            "device": str(self._device()),
+            "dtype": dtype_name(self.transformer.dtype),
+            "attention": self._attention,
+        }
+        return tuple(
+            GeneratedImage(image, request.seed + i, latents[i], {**base, "seed": request.seed + i})
+            for i, image in enumerate(to_images(pixels))
+        )
+
+    def _device(self) -> torch.device:
+        return compute_device(self.transformer) or torch.device("cpu")
+
+
+def _guidance(request: GenerationRequest) -> Guidance:
+    return Guidance(
+        cast("float", request.guidance_scale),
+        cast("float", request.cfg_truncation),
+        cast("float", request.cfg_renorm),
+    )
