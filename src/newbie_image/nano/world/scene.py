@@ -56,6 +56,10 @@ class Scene:
 WEIGHTED_BOY_STYLES: Final = ("short_hair", "spiked_hair", "bob_cut", "ponytail", "wavy_hair")
 
 
+HANDLESS_POSES: Final = ("standing", "sitting", "jumping")
+"""Poses that leave the free arm alone."""
+
+
 def see(character: Character) -> Character:
     """The same character with what cannot be seen set to None (a dress hides the top, trousers the legwear, …)."""
     changes: dict[str, str | None] = {}
@@ -130,4 +134,15 @@ def sample_scene(seed: int, count: int | None = None, counts: dict[int, float] |
     interaction = rng.choice(a.INTERACTIONS) if count == 2 and rng.random() < 0.2 else None
     if interaction == "holding_hands":
         characters = join_hands(*characters)
+    if interaction is not None:
+        characters = interact(interaction, characters)
     return Scene(characters, background, time, weather, interaction, jitter=rng.randrange(2**31))
+
+
+def interact(interaction: str, characters: tuple[Character, ...]) -> tuple[Character, ...]:
+    """The first two characters with what their interaction leaves room for: hands that hold each other hold nothing
+    else and take no pose, and people who stand close hide what they would carry between them."""
+    first, second = (replace(c, held=None) for c in characters[:2])
+    if interaction == "holding_hands" and second.pose not in HANDLESS_POSES:
+        second = replace(second, pose="standing")
+    return (first, second, *characters[2:])
