@@ -56,10 +56,6 @@ class Scene:
 WEIGHTED_BOY_STYLES: Final = ("short_hair", "spiked_hair", "bob_cut", "ponytail", "wavy_hair")
 
 
-HANDLESS_POSES: Final = ("standing", "sitting", "jumping")
-"""Poses that leave the free arm alone."""
-
-
 def see(character: Character) -> Character:
     """The same character with what cannot be seen set to None (a dress hides the top, trousers the legwear, …)."""
     changes: dict[str, str | None] = {}
@@ -104,12 +100,6 @@ def sample_character(rng: random.Random, position: str) -> Character:
     return see(character)
 
 
-def join_hands(left: Character, right: Character) -> tuple[Character, Character]:
-    """The two as they look hand in hand: the left one's object and the right one's gesture have no hand left."""
-    pose = right.pose if right.pose in a.HANDLESS_POSES else "standing"
-    return replace(left, held=None), replace(right, pose=pose)
-
-
 def sample_scene(seed: int, count: int | None = None, counts: dict[int, float] | None = None) -> Scene:
     """Invents a scene. The same seed gives the same scene on every machine.
 
@@ -132,8 +122,6 @@ def sample_scene(seed: int, count: int | None = None, counts: dict[int, float] |
     if background == "starry_sky":
         time = "night"
     interaction = rng.choice(a.INTERACTIONS) if count == 2 and rng.random() < 0.2 else None
-    if interaction == "holding_hands":
-        characters = join_hands(*characters)
     if interaction is not None:
         characters = interact(interaction, characters)
     return Scene(characters, background, time, weather, interaction, jitter=rng.randrange(2**31))
@@ -143,6 +131,6 @@ def interact(interaction: str, characters: tuple[Character, ...]) -> tuple[Chara
     """The first two characters with what their interaction leaves room for: hands that hold each other hold nothing
     else and take no pose, and people who stand close hide what they would carry between them."""
     first, second = (replace(c, held=None) for c in characters[:2])
-    if interaction == "holding_hands" and second.pose not in HANDLESS_POSES:
+    if interaction == "holding_hands" and second.pose not in a.HANDLESS_POSES:
         second = replace(second, pose="standing")
     return (first, second, *characters[2:])
