@@ -14,6 +14,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL.PngImagePlugin import PngInfo
@@ -21,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from newbie_image import provenance
 from newbie_image.errors import OutputError, ProvenanceError
 from newbie_image.provenance import BundleIdentity, PictureRecord
-from newbie_image.request import GenerationRequest
+from newbie_image.request import GeneratedImage, GenerationRequest
 
 PROMPT = """<scene>
   <character_1>
@@ -36,25 +37,27 @@ def picture(seed: int = 0, size: tuple[int, int] = (32, 48)) -> PIL.Image.Image:
     return PIL.Image.frombytes("RGB", size, random.Random(seed).randbytes(size[0] * size[1] * 3))
 
 
-def record(image: PIL.Image.Image, prompt: str = PROMPT, **changes: object) -> PictureRecord:
-    request = GenerationRequest(
-        prompt, negative_prompt="blurry, 模糊", seed=7, count=3, width=32, height=48, steps=None
-    )
-    settings = {
-        "steps": 12,
-        "sampler": "dpmpp_2m",
-        "guidance_scale": 4.5,
-        "shift": 6.0,
-        "cfg_truncation": 1.0,
-        "cfg_renorm": 0.0,
-        "width": 32,
-        "height": 48,
-        "attention": "sdpa",
-    }
-    made = provenance.record_picture(
-        image, request, 2, settings, BundleIdentity("nano", "sha256:" + "ab" * 32), {"device": "cpu", "dtype": "float32"}
-    )
-    return replace(made, **changes) if changes else made
+USED = {
+    "steps": 12,
+    "sampler": "dpmpp_2m",
+    "guidance_scale": 4.5,
+    "shift": 6.0,
+    "cfg_truncation": 1.0,
+    "cfg_renorm": 0.0,
+    "width": 32,
+    "height": 48,
+    "bundle": "nano",
+    "bundle_hash": "sha256:" + "ab" * 32,
+    "device": "cpu",
+    "dtype": "fp32",
+    "attention": "auto",
+    "vae": None,
+}
+
+
+def record(image: PIL.Image.Image, prompt: str = PROMPT) -> PictureRecord:
+    request = GenerationRequest(prompt, negative_prompt="blurry, 模糊", seed=7, count=3)
+    return provenance.record_picture(GeneratedImage(image, 9, torch.zeros(16, 6, 4), USED), request)
 
 
 def test_a_record_survives_the_png_to_the_letter(tmp_path: Path) -> None:
@@ -65,9 +68,24 @@ def test_a_record_survives_the_png_to_the_letter(tmp_path: Path) -> None:
     assert found == written
     assert found.request.prompt == PROMPT
     assert (found.request.steps, found.request.sampler, found.seed) == (12, "dpmpp_2m", 9)
+    assert (found.request.seed, found.request.count, found.index) == (9, 1, 0)
+    assert found.bundle == BundleIdentity("nano", "sha256:" + "ab" * 32)
+    assert found.environment["dtype"] == "fp32"
     assert found.prompt_version == "3b"
     assert pixels.tobytes() == image.tobytes()
     assert provenance.hash_pixels(pixels) == found.pixels
+
+
+@pytest.mark.parametrize(
+    ("seed", "kept", "index"), [(10, (10, 3), 0), (12, (10, 3), 2), (13, (13, 3), 0), (16, (16, 1), 0)]
+)
+def test_of_a_request_only_the_pictures_own_batch_is_kept(
+    seed: int, kept: tuple[int, int], index: int
+) -> None:
+    request = GenerationRequest("a", seed=10, count=7, batch=3)
+    made = provenance.record_picture(GeneratedImage(picture(), seed, torch.zeros(1), USED), request)
+    assert (made.request.seed, made.request.count) == kept
+    assert (made.index, made.seed) == (index, seed)
 
 
 def test_the_same_record_gives_the_same_bytes_and_no_clock_or_path(tmp_path: Path) -> None:

@@ -18,16 +18,17 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from newbie_image.errors import OutputError, ProvenanceError, RequestError
-from newbie_image.request import GenerationRequest
+from newbie_image.request import GeneratedImage, GenerationRequest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +39,7 @@ PARAMETERS_CHUNK: Final = "parameters"
 VERSIONED_PACKAGES: Final = ("newbie-image", "torch", "diffusers", "transformers", "tokenizers")
 
 _REQUEST_FIELDS: Final = tuple(f.name for f in fields(GenerationRequest))
+_AS_ASKED: Final = ("prompt", "negative_prompt", "seed", "count", "batch", "preset", "tolerant")
 _VERSION_NOTE: Final = re.compile(r"<!--\s*version\s*:\s*(.*?)\s*-->", re.DOTALL)
 _A1111_SAMPLERS: Final = {
     "euler": "Euler",
@@ -93,38 +95,61 @@ class PictureRecord:
         return found.group(1) if found else None
 
 
-def record_picture(
-    image: Image,
-    request: GenerationRequest,
-    index: int,
-    settings: Mapping[str, Any],
-    bundle: BundleIdentity,
-    environment: Mapping[str, str],
-) -> PictureRecord:
+def record_picture(picture: GeneratedImage, request: GenerationRequest) -> PictureRecord:
     """Note what made a picture.
 
     Args:
-        image: the finished picture.
-        request: what was asked for.
-        index: which picture of the request this is, from 0.
-        settings: every setting as it was used; those that a request has replace the ones left open there.
-        bundle: the weights.
-        environment: device, dtype, attention backend, each a short text.
+        picture: as the pipeline gave it; its settings say what was used where the request left it open.
+        request: what was asked for. The record keeps of it only the batch that the picture was computed in,
+            because its neighbours there, and no others, can touch its last bits.
     """
-    open_settings = {
-        name: settings[name]
+    used = {
+        name: picture.settings[name]
         for name in _REQUEST_FIELDS
-        if name not in ("prompt", "negative_prompt", "seed", "count", "preset", "tolerant")
-        and settings.get(name) is not None
+        if name not in _AS_ASKED and picture.settings.get(name) is not None
+    }
+    place = picture.seed - request.seed
+    first = place // request.batch * request.batch
+    alone = replace(
+        request, **used, seed=request.seed + first, count=min(request.batch, request.count - first)
+    )
+    device = str(picture.settings.get("device", "unknown"))
+    environment = {"device": device, "device_name": device_name(device)}
+    environment |= {
+        name: str(picture.settings[name])
+        for name in ("dtype", "attention", "vae")
+        if picture.settings.get(name) is not None
     }
     return PictureRecord(
-        request=replace(request, **open_settings),
-        index=index,
-        bundle=bundle,
-        pixels=hash_pixels(image),
+        request=alone,
+        index=place - first,
+        bundle=BundleIdentity(
+            str(picture.settings.get("bundle", "unnamed")),
+            str(picture.settings.get("bundle_hash") or "unknown"),
+        ),
+        pixels=hash_pixels(picture.image),
         versions=package_versions(),
-        environment=dict(environment),
+        environment=environment,
     )
+
+
+def device_name(device: str) -> str:
+    """What the processor behind `cuda:0`, `mps` or `cpu` is called."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(torch.device(device))
+    return processor_name()
+
+
+def processor_name() -> str:
+    """The CPU's name, as far as the system says it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def package_versions() -> dict[str, str]:
@@ -270,8 +295,17 @@ def encode_png(image: Image, record: PictureRecord) -> bytes:
     return buffer.getvalue()
 
 
+def save_picture(path: Path | str, picture: GeneratedImage, request: GenerationRequest) -> str:
+    """Write a finished picture as a PNG that can be made again; give back the sha256 of the file.
+
+    Raises:
+        OutputError: the path cannot be written, or the disk is full; nothing is left behind.
+    """
+    return write_picture(path, picture.image, record_picture(picture, request))
+
+
 def write_picture(path: Path | str, image: Image, record: PictureRecord) -> str:
-    """Write a PNG that can be made again; give back the sha256 of the file.
+    """Write a PNG with its record; give back the sha256 of the file.
 
     The file is written under a temporary name in the same folder and then renamed, so that there is either
     the whole picture or none.

@@ -57,6 +57,7 @@ def create(
     cfg_renorm: options.CfgRenormOption = None,
     preset: options.PresetOption = None,
     tolerant: options.TolerantOption = False,
+    tiled: options.TiledOption = False,
     count: options.CountOption = 1,
     out: Annotated[
         str,
@@ -91,6 +92,7 @@ def create(
             count=count,
             preset=preset,
             tolerant=tolerant,
+            tiled=tiled,
         ),
         out=out,
         preview=find_protocol(),
@@ -154,7 +156,7 @@ class Loop:
         return TerminalEntry(commands, lambda: self.session.toolbar(self._defaults()))
 
     def _defaults(self) -> object:
-        return self._loaded.settings.defaults if self._loaded else None
+        return self._loaded.pipeline.settings.defaults if self._loaded else None
 
     def _load(self) -> LoadedModel:
         """The model, loaded again only after a setting of it was changed."""
@@ -164,9 +166,7 @@ class Loop:
             self._loaded = None  # the old one's memory is free before the new one needs it
             self._loaded = load_model(self.session.choice)
             self._stale = False
-            say_note(
-                f"{self._loaded.bundle.name} loaded in {self._loaded.seconds:.1f} s on {self._loaded.reason}"
-            )
+            say_note(f"{self._loaded.name} loaded in {self._loaded.seconds:.1f} s on {self._loaded.reason}")
         return self._loaded
 
     def _answer(self, text: str) -> str | None:
@@ -197,7 +197,7 @@ class Loop:
         return None
 
     def _set(self, name: str, text: str) -> None:
-        if not text and name not in ("offload", "tolerant"):
+        if not text and name not in ("offload", "tolerant", "tiled"):
             print(f"{name} {dict(self.session.describe(self._defaults()))[name]}")
             return
         before = self.session.choice
@@ -222,7 +222,7 @@ class Loop:
         seeds = list(range(request.seed, request.seed + request.count))
         paths = options.plan_paths(str(Path(self.session.out)) + "/", seeds)
         self._drawn = []
-        for number, part in enumerate(split_count(request, 1)):
+        for number, part in enumerate(split_count(request)):
             label = "drawing" if request.count == 1 else f"{number + 1}/{request.count}"
             with _stopping() as stop:
                 drawn = draw(loaded, part, label=label, stopped=stop.is_set)
@@ -231,7 +231,7 @@ class Loop:
                 say_note("stopped; Ctrl-C again leaves")
                 return
             self._drawn.append(drawn)
-            written = write_drawn(loaded, drawn, paths[number : number + 1])
+            written = write_drawn(drawn, paths[number : number + 1])
             sys.stdout.write(draw_preview(drawn.pictures[0].image, self.session.preview))  # type: ignore[arg-type]
             print(written[0].path, flush=True)
             say_note(f"seed {drawn.pictures[0].seed}, {summary(drawn.seconds)}")
@@ -239,11 +239,11 @@ class Loop:
     def _save(self, place: str | None) -> None:
         from newbie_image.cli.drawing import write_drawn
 
-        if not self._drawn or self._loaded is None:
+        if not self._drawn:
             raise RequestError("there is no picture yet; give a prompt first")
         seeds = [drawn.request.seed for drawn in self._drawn]
         for drawn, path in zip(self._drawn, options.plan_paths(place, seeds), strict=True):
-            print(write_drawn(self._loaded, drawn, [path])[0].path)
+            print(write_drawn(drawn, [path])[0].path)
 
 
 def help_lines() -> list[str]:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,25 +76,21 @@ def draw(
     raise RuntimeError("the stream ended without a picture")
 
 
-def write_drawn(loaded: LoadedModel, drawn: Drawn, paths: list[Path]) -> list[WrittenPicture]:
+def write_drawn(drawn: Drawn, paths: list[Path]) -> list[WrittenPicture]:
     """Write each picture with what made it, in the order of their seeds."""
     written = []
-    for index, (picture, path) in enumerate(zip(drawn.pictures, paths, strict=True)):
+    for picture, path in zip(drawn.pictures, paths, strict=True):
         start = time.perf_counter()
-        record = record_picture(
-            picture.image, drawn.request, index, picture.settings, loaded.bundle, loaded.environment
-        )
+        record = record_picture(picture, drawn.request)
         sha256 = write_picture(path, picture.image, record)
         written.append(WrittenPicture(path, sha256, record.pixels, time.perf_counter() - start))
     return written
 
 
-def split_count(request: GenerationRequest, batch: int) -> Iterator[GenerationRequest]:
-    """One request after another with at most `batch` pictures each; seeds go on where the last one ended."""
-    from dataclasses import replace
-
-    for first in range(0, request.count, batch):
-        yield replace(request, seed=request.seed + first, count=min(batch, request.count - first))
+def split_count(request: GenerationRequest) -> Iterator[GenerationRequest]:
+    """A request a batch, so that pictures are written as they come; seeds go on where the last one ended."""
+    for first in range(0, request.count, request.batch):
+        yield replace(request, seed=request.seed + first, count=min(request.batch, request.count - first))
 
 
 def summary(seconds: Mapping[str, float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +35,7 @@ def generate(
     seed: options.SeedOption = "random",
     preset: options.PresetOption = None,
     tolerant: options.TolerantOption = False,
+    tiled: options.TiledOption = False,
     out: options.OutOption = None,
     count: options.CountOption = 1,
     batch: options.BatchOption = 1,
@@ -64,15 +66,15 @@ def generate(
         count=count,
         preset=preset,
         tolerant=tolerant,
+        batch=batch,
+        tiled=tiled,
     )
-    if batch < 1:
-        raise RequestError(f"batch {batch} is not allowed; give a whole number from 1")
     if request.seed + count - 1 > MAX_SEED:
         raise RequestError(f"seed {request.seed} leaves no room for {count} pictures; give a smaller one")
     choice = options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
     _check_prompt(request)
-    draw_and_write(choice, request, paths, batch=batch, as_json=as_json)
+    draw_and_write(choice, request, paths, as_json=as_json)
 
 
 def _check_prompt(request: GenerationRequest) -> None:
@@ -86,9 +88,8 @@ def _check_prompt(request: GenerationRequest) -> None:
 def draw_and_write(
     choice: options.ModelChoice,
     request: GenerationRequest,
-    paths: list,
+    paths: list[Path],
     *,
-    batch: int,
     as_json: bool,
 ) -> None:
     """Load, draw, write, and say what was written: a path or a JSON object a line."""
@@ -97,14 +98,14 @@ def draw_and_write(
     from newbie_image.cli.messages import say_note
 
     loaded = load_model(choice)
-    say_note(f"{loaded.bundle.name} loaded in {loaded.seconds:.1f} s on {loaded.reason}")
+    say_note(f"{loaded.name} loaded in {loaded.seconds:.1f} s on {loaded.reason}")
     done = 0
-    for part in split_count(request, batch):
+    for part in split_count(request):
         label = "drawing" if request.count == 1 else f"{done + 1}/{request.count}"
         drawn = draw(loaded, part, label=label)
         if drawn is None:
             return
-        written = write_drawn(loaded, drawn, paths[done : done + part.count])
+        written = write_drawn(drawn, paths[done : done + part.count])
         for picture, file in zip(drawn.pictures, written, strict=True):
             seconds = {"loading": loaded.seconds, **drawn.seconds, "writing": file.seconds}
             if as_json:

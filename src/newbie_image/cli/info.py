@@ -62,16 +62,16 @@ def _optional_versions() -> dict[str, str]:
 def _machine(choice: options.ModelChoice) -> dict[str, Any]:
     import torch
 
-    from newbie_image.cli.loading import device_name, processor_name
     from newbie_image.devices import choose_device, dtype_name
     from newbie_image.models.attention import check_backend, flash_available
+    from newbie_image.provenance import device_name, processor_name
 
     chosen = choose_device(choice.device, choice.dtype)
     backend = check_backend(choice.attention, chosen.device)
     flash = "flash-attn where a batch is padded, else sdpa" if flash_available() else "sdpa"
     facts: dict[str, Any] = {
         "device": str(chosen.device),
-        "device_name": device_name(chosen.device.type),
+        "device_name": device_name(str(chosen.device)),
         "dtype": dtype_name(chosen.dtype),
         "reason": chosen.reason,
         "attention": f"auto: {flash}" if backend == "auto" else backend,

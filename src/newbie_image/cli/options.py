@@ -136,6 +136,14 @@ TolerantOption = Annotated[
         "--tolerant", help="Repair a broken prompt and say what was assumed.", rich_help_panel=_PICTURE_PANEL
     ),
 ]
+TiledOption = Annotated[
+    bool,
+    typer.Option(
+        "--tiled",
+        help="Decode in tiles: less memory, seams may differ a little.",
+        rich_help_panel=_PICTURE_PANEL,
+    ),
+]
 CountOption = Annotated[
     int, typer.Option("--count", "-n", help="How many pictures.", rich_help_panel=_OUTPUT_PANEL)
 ]

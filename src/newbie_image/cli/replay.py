@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from newbie_image.cli import options
-from newbie_image.provenance import PictureRecord, hash_pixels, package_versions, read_picture
+from newbie_image.provenance import PictureRecord, hash_pixels, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from newbie_image.cli.loading import LoadedModel
 
 replay_app = typer.Typer(add_completion=False)
 
@@ -80,14 +78,12 @@ def replay(
     if drawn is None:
         raise typer.Exit(1)
     again = drawn.pictures[record.index]
+    made = record_picture(again, record.request)
     if out is not None:
-        made = record_picture(
-            again.image, record.request, record.index, again.settings, loaded.bundle, loaded.environment
-        )
         write_picture(out, again.image, made)
     same = again.image.tobytes() == before.tobytes()
     difference = None if same else compare(before, again.image)
-    causes = [] if same else changed_since(record, loaded)
+    causes = [] if same else changed_since(record, made)
     if as_json:
         answer: dict[str, object] = {"path": str(picture), "identical": same, "pixels_sha256": record.pixels}
         if difference is not None:
@@ -115,12 +111,12 @@ def compare(one: Image, other: Image) -> Difference | None:
     return Difference(float((apart.max(axis=2) > 0).mean()), int(apart.max()), psnr)
 
 
-def changed_since(record: PictureRecord, loaded: LoadedModel) -> list[str]:
+def changed_since(record: PictureRecord, made: PictureRecord) -> list[str]:
     """What is different now from when the picture was made, each as `name was → is`."""
     changes = []
-    if loaded.bundle.content_hash != record.bundle.content_hash:
+    if made.bundle.content_hash != record.bundle.content_hash:
         changes.append(f"bundle {record.bundle.name} has other content")
-    for then, now in ((record.versions, package_versions()), (record.environment, loaded.environment)):
+    for then, now in ((record.versions, made.versions), (record.environment, made.environment)):
         for name in sorted({*then, *now}):
             if then.get(name) != now.get(name):
                 changes.append(f"{name} {then.get(name, 'none')} → {now.get(name, 'none')}")

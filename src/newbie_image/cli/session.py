@@ -64,6 +64,7 @@ PICTURE_SETTINGS: Final = {
     "cfg-renorm": Setting("X", "limit of the guided velocity's norm; 0 is off", _number, ("cfg_renorm",)),
     "preset": Setting("NAME", "named settings of the bundle", str, ("preset",)),
     "count": Setting("N", "pictures a prompt", _whole, ("count",)),
+    "tiled": Setting("on|off", "decode in tiles, for large pictures", _switch, ("tiled",)),
     "tolerant": Setting("on|off", "repair broken prompts", _switch, ("tolerant",)),
 }
 MODEL_SETTINGS: Final = {
