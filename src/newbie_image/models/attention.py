@@ -1,8 +1,8 @@
 """Attention behind one function, with grouped queries and padding that is never a key.
 
-Backends: ``sdpa`` is torch's scaled_dot_product_attention, ``flash`` the flash-attn package (CUDA, half precision),
-``math`` the formula written out in float32, for checking, and ``auto`` takes ``flash`` where it pays (padded batches
-on CUDA with the package installed) and ``sdpa`` elsewhere.
+Backends: `sdpa` is torch's scaled_dot_product_attention, `flash` the flash-attn package (CUDA, half
+precision), `math` the formula written out in float32, for checking, and `auto` takes `flash` where it pays
+(padded batches on CUDA with the package installed) and `sdpa` elsewhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ ATTENTION_BACKENDS: tuple[str, ...] = get_args(AttentionBackend)
 class PackedKeys(NamedTuple):
     """Where the valid keys of a padded batch lie, for kernels that take sequences of uneven length.
 
-    indices: (valid keys,) int64 into the flattened (batch · tokens); starts: (batch + 1,) int32; longest: most keys.
+    Attributes:
+        indices: (valid keys,) int64, places in the flattened (batch · tokens).
+        starts: (batch + 1,) int32, where each sample's keys begin and end.
+        longest: number of keys of the longest sample.
     """
 
     indices: Tensor
@@ -40,7 +43,7 @@ class KeyPadding(NamedTuple):
 
     @staticmethod
     def pack(valid: Tensor) -> KeyPadding:
-        """Adds the packed form. Reads sizes back from the device: call it while preparing, never in a step."""
+        """Both forms of a mask. Reads sizes back from the device: for preparing, never for a step."""
         counts = valid.sum(dim=1, dtype=torch.int32)
         starts = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
         return KeyPadding(valid, PackedKeys(valid.flatten().nonzero().flatten(), starts, int(counts.max())))
@@ -65,7 +68,8 @@ def check_backend(backend: str, device: torch.device | str | None = None) -> Att
     if backend == "flash":
         if device is not None and torch.device(device).type != "cuda":
             raise DeviceError(
-                f"attention backend 'flash' needs a CUDA device, the model is on {device}; use 'sdpa' or 'auto'"
+                f"attention backend 'flash' needs a CUDA device, the model is on {device}; "
+                "use 'sdpa' or 'auto'"
             )
         if not flash_available():
             raise DeviceError(
@@ -107,12 +111,31 @@ def attend(
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None) -> Tensor:
-    mask = None if padding is None else padding.valid[:, None, None, :]
+    # torch groups queries itself on the CPU and in CUDA's flash kernel, which takes no mask; elsewhere it
+    # would fall back to writing the scores out.
     grouped = query.shape[2] != key.shape[2]
+    if grouped and not (query.is_cpu or (query.is_cuda and padding is None)):
+        return _sdpa_folded(query, key, value, padding)
     out = F.scaled_dot_product_attention(
-        query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, enable_gqa=grouped
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=None if padding is None else padding.valid[:, None, None, :],
+        enable_gqa=grouped,
     )
     return out.transpose(1, 2).flatten(2)
+
+
+def _sdpa_folded(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None) -> Tensor:
+    # The heads of a group ask the same keys, and no query is barred from any of them that another may see: so
+    # a group is one head with more queries, which every kernel takes, masks included, without copies of keys.
+    batch, queries, heads, _ = query.shape
+    groups = key.shape[2]
+    folded = query.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    mask = None if padding is None else padding.valid[:, None, None, :]
+    out = F.scaled_dot_product_attention(folded, key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask)
+    out = out.unflatten(2, (heads // groups, queries)).permute(0, 3, 1, 2, 4)
+    return out.reshape(batch, queries, -1)
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None) -> Tensor:

@@ -1,9 +1,9 @@
 """The layers of the transformer: norms, timestep embedding, attention and gated feed-forward in one block.
 
-Two identities keep the block short. A norm's weight, the modulation and the gate are all factors per channel, so
-``norm1.weight · (1 + scale)`` and ``tanh(gate) · norm2.weight`` are each multiplied once, on (batch, 1, dim) in
-float32, and touch the long sequence as one factor. And queries and keys lie side by side in the fused projection,
-so both are normalised and rotated in one go, in float32, and rounded once.
+Two identities keep the block short. A norm's weight, the modulation and the gate are all factors per channel,
+so `norm1.weight · (1 + scale)` and `tanh(gate) · norm2.weight` are each multiplied once, on (batch, 1, dim)
+in float32, and touch the long sequence as one factor. And queries and keys lie side by side in the fused
+projection, so both are normalised and rotated in one go, in float32, and rounded once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def normalise(states: Tensor, eps: float) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm with a weight (arXiv 1910.07467), computed in float32, rounded once at the end."""
+    """Root-mean-square norm with a weight (arXiv 1910.07467), in float32, rounded once at the end."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -43,8 +43,9 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, dim: int, frequencies: int = 256) -> None:
         super().__init__()
         self.frequencies = frequencies
-        self.mlp = nn.Sequential(nn.Linear(frequencies, dim), nn.SiLU(), nn.Linear(dim, dim))
-        for layer in (self.mlp[0], self.mlp[2]):
+        first, second = nn.Linear(frequencies, dim), nn.Linear(dim, dim)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
+        for layer in (first, second):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
@@ -57,7 +58,7 @@ class TimestepEmbedder(nn.Module):
 
 
 class Modulation(NamedTuple):
-    """Factors per channel of one block, each (batch, 1, dim), with the norms' weights already multiplied in."""
+    """Factors per channel of one block, each (batch, 1, dim), the norms' weights multiplied in."""
 
     attention_in: Tensor
     attention_out: Tensor
@@ -99,9 +100,8 @@ class JointAttention(nn.Module):
                 self.k_norm.weight.float().expand(self.kv_heads, -1),
             ]
         )
-        queries_keys = rotate(normalise(queries_keys.float(), self.q_norm.eps) * weight, rotary).to(
-            value.dtype
-        )
+        queries_keys = normalise(queries_keys.float(), self.q_norm.eps) * weight
+        queries_keys = rotate(queries_keys, rotary).to(value.dtype)
         query, key = queries_keys.split([self.heads, self.kv_heads], dim=2)
         return self.out(attend(query[:, :keep], key, value, padding, backend))
 
@@ -125,7 +125,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and feed-forward, each with a norm before and after; with AdaLN scale and tanh gate if modulated."""
+    """Attention and feed-forward, each between two norms; with AdaLN scale and tanh gate if modulated."""
 
     def __init__(
         self,
@@ -147,9 +147,10 @@ class TransformerBlock(nn.Module):
         self.ffn_norm2 = RMSNorm(dim, eps=norm_eps)
         self.modulated = modulated
         if modulated:
-            self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(min(dim, 1024), 4 * dim))
-            nn.init.zeros_(self.adaLN_modulation[1].weight)
-            nn.init.zeros_(self.adaLN_modulation[1].bias)
+            scales_and_gates = nn.Linear(min(dim, 1024), 4 * dim)
+            nn.init.zeros_(scales_and_gates.weight)
+            nn.init.zeros_(scales_and_gates.bias)
+            self.adaLN_modulation = nn.Sequential(nn.SiLU(), scales_and_gates)
 
     def modulation(self, conditioning: Tensor | None) -> Modulation:
         """Factors of this block.
@@ -162,9 +163,8 @@ class TransformerBlock(nn.Module):
         if conditioning is None:
             factors = (before, after, ffn_before, ffn_after)
         else:
-            scale, gate, ffn_scale, ffn_gate = (
-                self.adaLN_modulation(conditioning).float().unsqueeze(1).chunk(4, -1)
-            )
+            modulation = self.adaLN_modulation(conditioning).float().unsqueeze(1)
+            scale, gate, ffn_scale, ffn_gate = modulation.chunk(4, dim=-1)
             factors = (
                 before * (1 + scale),
                 after * gate.tanh(),
@@ -214,8 +214,9 @@ class FinalLayer(nn.Module):
     def __init__(self, dim: int, patch_channels: int) -> None:
         super().__init__()
         self.linear = nn.Linear(dim, patch_channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(min(dim, 1024), dim))
-        for layer in (self.linear, self.adaLN_modulation[1]):
+        scale = nn.Linear(min(dim, 1024), dim)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), scale)
+        for layer in (self.linear, scale):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -224,6 +225,13 @@ class FinalLayer(nn.Module):
         return 1 + self.adaLN_modulation(conditioning).unsqueeze(1)
 
     def forward(self, states: Tensor, conditioning: Tensor, modulated: bool = False) -> Tensor:
-        """states: (batch, tokens, dim) → (batch, tokens, patch channels); `modulated`: conditioning is the factor."""
+        """Patches of the velocity.
+
+        Args:
+            states: (batch, tokens, dim).
+            conditioning: (batch, min(dim, 1024)), or the factor itself if `modulated`.
+        Returns:
+            (batch, tokens, patch channels).
+        """
         factor = conditioning if modulated else self.modulation(conditioning)
         return self.linear(F.layer_norm(states, states.shape[-1:], eps=1e-6) * factor)

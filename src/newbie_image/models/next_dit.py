@@ -1,11 +1,11 @@
 """NextDiT: the transformer that turns noise into latents under a caption. The only definition of it.
 
-One stream of tokens, [image][caption][padding], through blocks whose norms are scaled and whose updates are gated by
-the time and the pooled caption. Before the streams join, two noise refiners see the image alone and two context
-refiners see the caption alone. Names of parameters are those of the published model, so its state dict loads as is.
+One stream of tokens, [image][caption][padding], goes through blocks whose norms are scaled and whose updates
+are gated by the time and the pooled caption. Before the streams join, noise refiners see the image alone and
+context refiners the caption alone. Parameters have the published model's names: its state dict loads as is.
 
-The work is cut where time enters. `prepare_text` does once what a caption needs (projection, context refiners,
-positions, padding); `velocity` is the step; `forward` is both, for training.
+The work is cut where time enters. `prepare_text` does once what a caption needs (projection, context
+refiners, positions, padding); `velocity` is the step; `forward` is both, for training.
 
 Source: Lumina-Image 2.0 (arXiv 2503.21758), NewBie-image-Exp0.1 (`NextDiT_CLIP`).
 """
@@ -13,76 +13,29 @@ Source: Lumina-Image 2.0 (arXiv 2503.21758), NewBie-image-Exp0.1 (`NextDiT_CLIP`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
-from newbie_image.errors import ConfigError, RequestError
+from newbie_image.errors import ConfigError
 from newbie_image.models.attention import AttentionBackend, KeyPadding, check_backend, wants_packed_keys
 from newbie_image.models.layers import FinalLayer, Modulation, RMSNorm, TimestepEmbedder, TransformerBlock
+from newbie_image.models.prepared_text import (
+    PreparedText,
+    StepModulation,
+    check_caption_length,
+    check_latents,
+    check_prepared,
+    check_text,
+    right_padded_lengths,
+    token_grid,
+)
 from newbie_image.models.rope import Rotary, RotaryTables, sequence_positions
-
-
-@dataclass(frozen=True)
-class PreparedText:
-    """What a caption contributes to every step, computed once.
-
-    Attributes:
-        text: (batch, length, dim), projected and refined caption tokens; padding is zero.
-        pooled: (batch, clip_text_dim), projected pooled caption.
-        rotary: tables of [image][caption], (batch, image tokens + length, 1, head_dim/2).
-        padding: which of these tokens are keys; None when all are.
-        grid: image tokens downwards and across.
-        lengths: valid caption tokens of each sample, known on the host; None where reading them back was forbidden.
-    """
-
-    text: Tensor
-    pooled: Tensor
-    rotary: Rotary
-    padding: KeyPadding | None
-    grid: tuple[int, int]
-    lengths: tuple[int, ...] | None
-
-    @property
-    def batch(self) -> int:
-        """Number of captions."""
-        return self.text.shape[0]
-
-    def rows(self, start: int, stop: int) -> PreparedText:
-        """The captions start … stop − 1 alone, with no more padding than they need."""
-        image = self.grid[0] * self.grid[1]
-        part = replace(
-            self,
-            text=self.text[start:stop],
-            pooled=self.pooled[start:stop],
-            rotary=self.rotary.rows(start, stop),
-            padding=None if self.padding is None else KeyPadding(self.padding.valid[start:stop]),
-            lengths=None if self.lengths is None else self.lengths[start:stop],
-        )
-        if part.lengths is None:
-            return part
-        longest = max(part.lengths)
-        padding = None
-        if part.padding is not None and min(part.lengths) != longest:
-            padding = KeyPadding(part.padding.valid[:, : image + longest])
-            if self.padding is not None and self.padding.packed is not None:
-                padding = KeyPadding.pack(padding.valid)
-        return replace(
-            part, text=part.text[:, :longest], rotary=part.rotary.tokens(0, image + longest), padding=padding
-        )
-
-
-@dataclass(frozen=True)
-class StepModulation:
-    """AdaLN factors of every block at one timestep, for one prepared text; see `NextDiT.prepare_schedule`."""
-
-    noise_refiner: tuple[Modulation, ...]
-    layers: tuple[Modulation, ...]
-    final: Tensor
 
 
 class NextDiT(ModelMixin, ConfigMixin):
@@ -147,33 +100,32 @@ class NextDiT(ModelMixin, ConfigMixin):
 
         patch_channels = patch_size * patch_size * in_channels
         time_dim = min(dim, 1024)
+        caption, pooled = nn.Linear(cap_feat_dim, dim), nn.Linear(clip_text_dim, clip_text_dim)
+        mixing = nn.Linear(time_dim + clip_text_dim, time_dim)
         self.x_embedder = nn.Linear(patch_channels, dim)
         self.noise_refiner = blocks(n_refiner_layers, modulated=True)
         self.context_refiner = blocks(n_refiner_layers, modulated=False)
         self.t_embedder = TimestepEmbedder(time_dim)
-        self.cap_embedder = nn.Sequential(RMSNorm(cap_feat_dim, eps=norm_eps), nn.Linear(cap_feat_dim, dim))
+        self.cap_embedder = nn.Sequential(RMSNorm(cap_feat_dim, eps=norm_eps), caption)
         self.layers = blocks(n_layers, modulated=True)
         # Not used by any forward, here or upstream; it is in every published state dict.
         self.norm_final = RMSNorm(dim, eps=norm_eps)
         self.final_layer = FinalLayer(dim, patch_channels)
         self.rope_embedder = RotaryTables(axes_dims, axes_lens)
-        self.time_text_embed = nn.Sequential(nn.SiLU(), nn.Linear(time_dim + clip_text_dim, time_dim))
-        self.clip_text_pooled_proj = nn.Sequential(
-            RMSNorm(clip_text_dim, eps=1e-6), nn.Linear(clip_text_dim, clip_text_dim)
-        )
-        self._initialise()
+        self.time_text_embed = nn.Sequential(nn.SiLU(), mixing)
+        self.clip_text_pooled_proj = nn.Sequential(RMSNorm(clip_text_dim, eps=1e-6), pooled)
+        self._initialise(caption, pooled, mixing)
 
-    def _initialise(self) -> None:
+    def _initialise(self, caption: nn.Linear, pooled: nn.Linear, mixing: nn.Linear) -> None:
         nn.init.xavier_uniform_(self.x_embedder.weight)
         nn.init.zeros_(self.x_embedder.bias)
-        nn.init.trunc_normal_(self.cap_embedder[1].weight, std=0.02)
-        nn.init.zeros_(self.cap_embedder[1].bias)
-        nn.init.normal_(self.clip_text_pooled_proj[1].weight, std=0.01)
-        nn.init.zeros_(self.clip_text_pooled_proj[1].bias)
-        # Upstream zeroes this layer, because it was added to trained weights. From scratch that is a dead point:
-        # the AdaLN weights behind it are zero as well, so that neither would ever see a gradient and the model
-        # would stay blind to time. SiLU halves small values, hence the factor 2.
-        mixing = self.time_text_embed[1]
+        nn.init.trunc_normal_(caption.weight, std=0.02)
+        nn.init.zeros_(caption.bias)
+        nn.init.normal_(pooled.weight, std=0.01)
+        nn.init.zeros_(pooled.bias)
+        # Upstream zeroes this layer, because it was added to trained weights. From scratch that is a dead
+        # point: the AdaLN weights behind it are zero as well, so that neither would ever see a gradient and
+        # the model would stay blind to time. SiLU halves small values, hence the factor 2.
         nn.init.normal_(mixing.weight, std=2 / math.sqrt(mixing.in_features))
         nn.init.zeros_(mixing.bias)
 
@@ -189,15 +141,15 @@ class NextDiT(ModelMixin, ConfigMixin):
     @property
     def _compute_dtype(self) -> torch.dtype:
         # A norm's weight: never quantised and never cast layer by layer.
-        return self.cap_embedder[0].weight.dtype
+        return self.norm_final.weight.dtype
 
     def forward(
         self, latents: Tensor, timestep: Tensor, text_tokens: Tensor, text_mask: Tensor, pooled_text: Tensor
     ) -> Tensor:
         """Velocity of noisy latents under captions, in one go: for training and for single evaluations.
 
-        Shapes depend on the arguments' shapes alone and nothing is read back from the device, so that it compiles
-        into one graph; padded captions are masked, never trimmed.
+        Shapes depend on the arguments' shapes alone and nothing is read back from the device, so that it
+        compiles into one graph; padding is masked, never trimmed, and not checked to be on the right.
 
         Args:
             latents: (batch, in_channels, height/8, width/8), t·data + (1 − t)·noise.
@@ -210,18 +162,19 @@ class NextDiT(ModelMixin, ConfigMixin):
         Raises:
             RequestError: shapes that do not fit the model or each other.
         """
-        _check_latents(latents, self.in_channels, self.patch_size)
+        check_latents(latents, self.in_channels, self.patch_size)
         size = (latents.shape[-2], latents.shape[-1])
         prepared = self._prepare(text_tokens, text_mask, pooled_text, size, static=True)
         return self.velocity(latents, timestep, prepared)
 
+    @apply_forward_hook
     def prepare_text(
         self, text_tokens: Tensor, text_mask: Tensor, pooled_text: Tensor, latent_size: tuple[int, int]
     ) -> PreparedText:
         """Does once what the captions need for every step at one picture size.
 
-        Reads the captions' lengths back from the device, trims padding that no caption needs, and leaves the mask
-        away where all captions are equally long.
+        Reads the captions' lengths back from the device, trims padding that no caption needs, and leaves the
+        mask away where all captions are equally long.
 
         Args:
             text_tokens: (batch, length, cap_feat_dim), padded on the right.
@@ -229,27 +182,24 @@ class NextDiT(ModelMixin, ConfigMixin):
             pooled_text: (batch, clip_text_dim).
             latent_size: height/8 and width/8 of the picture, multiples of patch_size.
         Raises:
-            RequestError: shapes that do not fit, captions or pictures beyond the rotary tables, padding that is not
-                on the right.
+            RequestError: shapes that do not fit, captions or pictures beyond the rotary tables, padding that
+                is not on the right.
         """
         return self._prepare(text_tokens, text_mask, pooled_text, latent_size, static=False)
 
     def _prepare(
         self, tokens: Tensor, mask: Tensor, pooled: Tensor, latent_size: tuple[int, int], static: bool
     ) -> PreparedText:
-        self._check_text(tokens, mask, pooled)
-        rows, columns = self._token_grid(latent_size)
+        check_text(tokens, mask, pooled, self.cap_feat_dim, self.clip_text_dim)
+        rows, columns = token_grid(latent_size, self.patch_size, self.axes_lens)
         dtype, image = self._compute_dtype, rows * columns
         valid = mask != 0
         lengths = None
         if not static:
-            lengths = _right_padded_lengths(valid)
+            lengths = right_padded_lengths(valid)
             valid, tokens = valid[:, : max(lengths)], tokens[:, : max(lengths)]
         length = valid.shape[1]
-        if length >= self.axes_lens[0]:
-            raise RequestError(
-                f"caption of {length} tokens; the model's rotary table allows {self.axes_lens[0] - 1}: shorten it"
-            )
+        check_caption_length(length, self.axes_lens)
         counts = valid.sum(dim=1)
         rotary = self.rope_embedder(sequence_positions(counts, rows, columns, length))
 
@@ -274,6 +224,7 @@ class NextDiT(ModelMixin, ConfigMixin):
             return KeyPadding.pack(valid)
         return KeyPadding(valid)
 
+    @apply_forward_hook
     def velocity(
         self,
         latents: Tensor,
@@ -293,8 +244,8 @@ class NextDiT(ModelMixin, ConfigMixin):
         Raises:
             RequestError: latents of another shape than the captions were prepared for.
         """
-        _check_latents(latents, self.in_channels, self.patch_size)
-        _check_prepared(latents, timestep, prepared, self.patch_size)
+        check_latents(latents, self.in_channels, self.patch_size)
+        check_prepared(latents, timestep, prepared, self.patch_size)
         dtype, image = self._compute_dtype, prepared.grid[0] * prepared.grid[1]
         if modulation is None:
             conditioning = self._conditioning(timestep, prepared.pooled)
@@ -317,11 +268,12 @@ class NextDiT(ModelMixin, ConfigMixin):
         patches = self.final_layer(states[:, :image], final, modulated=modulation is not None)
         return unpatchify(patches, prepared.grid, self.patch_size).to(latents.dtype)
 
+    @apply_forward_hook
     @torch.no_grad()
     def prepare_schedule(
         self, timesteps: Sequence[float] | Tensor, prepared: PreparedText
     ) -> list[StepModulation]:
-        """AdaLN factors of all blocks for a fixed schedule; exact, and the AdaLN weights are not read in the steps.
+        """AdaLN factors of all blocks for a fixed schedule. Exact; the steps then read no AdaLN weights.
 
         Args:
             timesteps: (steps,) in [0, 1].
@@ -329,14 +281,16 @@ class NextDiT(ModelMixin, ConfigMixin):
         Returns:
             One `StepModulation` for each timestep, to hand to `velocity`.
         """
+        refiners = cast(Iterable[TransformerBlock], self.noise_refiner)
+        joint = cast(Iterable[TransformerBlock], self.layers)
         schedule = []
         for time in torch.as_tensor(timesteps, dtype=torch.float32).tolist():
             timestep = torch.full((prepared.batch,), time, device=prepared.pooled.device)
             conditioning = self._conditioning(timestep, prepared.pooled)
             schedule.append(
                 StepModulation(
-                    tuple(block.modulation(conditioning) for block in self.noise_refiner),
-                    tuple(block.modulation(conditioning) for block in self.layers),
+                    tuple(block.modulation(conditioning) for block in refiners),
+                    tuple(block.modulation(conditioning) for block in joint),
                     self.final_layer.modulation(conditioning),
                 )
             )
@@ -357,45 +311,13 @@ class NextDiT(ModelMixin, ConfigMixin):
     ) -> Tensor:
         arguments = (states, conditioning, rotary, padding, self._attention_backend, keep)
         if self.gradient_checkpointing and torch.is_grad_enabled():
+            assert self._gradient_checkpointing_func is not None
             return self._gradient_checkpointing_func(block, *arguments)
         return block(*arguments)
 
-    def _token_grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
-        patch = self.patch_size
-        if len(latent_size) != 2 or not all(isinstance(side, int) and side > 0 for side in latent_size):
-            raise RequestError(
-                f"latent size {latent_size!r}; give two positive whole numbers (height/8, width/8)"
-            )
-        if latent_size[0] % patch or latent_size[1] % patch:
-            raise RequestError(f"latent size {latent_size[0]}×{latent_size[1]} is not a multiple of {patch}")
-        rows, columns = latent_size[0] // patch, latent_size[1] // patch
-        if rows > self.axes_lens[1] or columns > self.axes_lens[2]:
-            raise RequestError(
-                f"latents of {latent_size[0]}×{latent_size[1]} are {rows}×{columns} tokens; the model's rotary tables "
-                f"end at {self.axes_lens[1]}×{self.axes_lens[2]} (axes_lens): choose a smaller picture"
-            )
-        return rows, columns
-
-    def _check_text(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> None:
-        if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != self.cap_feat_dim:
-            raise RequestError(
-                f"text_tokens of shape {tuple(tokens.shape)}; the transformer takes (batch, length, "
-                f"{self.cap_feat_dim}) (cap_feat_dim): is this its text encoder?"
-            )
-        if mask.shape != tokens.shape[:2]:
-            raise RequestError(
-                f"text_mask of shape {tuple(mask.shape)} beside text_tokens of shape {tuple(tokens.shape)}; "
-                f"it must be {tuple(tokens.shape[:2])}"
-            )
-        if pooled.shape != (tokens.shape[0], self.clip_text_dim):
-            raise RequestError(
-                f"pooled_text of shape {tuple(pooled.shape)}; the transformer takes "
-                f"{(tokens.shape[0], self.clip_text_dim)} (batch, clip_text_dim): is this its CLIP text tower?"
-            )
-
 
 def patchify(latents: Tensor, patch: int) -> Tensor:
-    """(batch, channels, height, width) → (batch, tokens, patch·patch·channels), row by row, channels innermost."""
+    """(batch, channels, height, width) → (batch, tokens, patch·patch·channels), row by row."""
     batch, channels, height, width = latents.shape
     cut = latents.reshape(batch, channels, height // patch, patch, width // patch, patch)
     return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
@@ -413,7 +335,8 @@ def _check_sizes(
 ) -> None:
     if dim % heads or heads % kv_heads:
         raise ConfigError(
-            f"dim {dim}, n_heads {heads}, n_kv_heads {kv_heads}: n_heads must divide dim and n_kv_heads must divide n_heads"
+            f"dim {dim}, n_heads {heads}, n_kv_heads {kv_heads}: n_heads must divide dim and n_kv_heads must "
+            "divide n_heads"
         )
     if (
         len(axes_dims) != 3
@@ -422,47 +345,6 @@ def _check_sizes(
         or any(d % 2 for d in axes_dims)
     ):
         raise ConfigError(
-            f"axes_dims {list(axes_dims)} and axes_lens {list(axes_lens)} with heads of {dim // heads} channels: "
-            "give three even axes_dims that sum to the head's size, and three axes_lens"
+            f"axes_dims {list(axes_dims)} and axes_lens {list(axes_lens)} with heads of {dim // heads} "
+            "channels: give three even axes_dims that sum to the head's size, and three axes_lens"
         )
-
-
-def _check_latents(latents: Tensor, channels: int, patch: int) -> None:
-    if latents.ndim != 4:
-        raise RequestError(
-            f"latents of shape {tuple(latents.shape)}; give (batch, {channels}, height/8, width/8)"
-        )
-    if latents.shape[1] != channels:
-        raise RequestError(
-            f"latents with {latents.shape[1]} channels for a transformer with in_channels {channels}: "
-            "the VAE and the transformer are not of the same model"
-        )
-    if latents.shape[2] % patch or latents.shape[3] % patch:
-        raise RequestError(
-            f"latents of {latents.shape[2]}×{latents.shape[3]}; both sides must be multiples of {patch} (patch_size)"
-        )
-
-
-def _check_prepared(latents: Tensor, timestep: Tensor, prepared: PreparedText, patch: int) -> None:
-    grid = (latents.shape[2] // patch, latents.shape[3] // patch)
-    if latents.shape[0] != prepared.batch or grid != prepared.grid:
-        raise RequestError(
-            f"latents of shape {tuple(latents.shape)} for captions prepared for a batch of {prepared.batch} and "
-            f"latents of {prepared.grid[0] * patch}×{prepared.grid[1] * patch}: prepare the text for this size"
-        )
-    if timestep.shape != (latents.shape[0],):
-        raise RequestError(
-            f"timestep of shape {tuple(timestep.shape)}; give ({latents.shape[0]},), one per sample"
-        )
-
-
-def _right_padded_lengths(valid: Tensor) -> tuple[int, ...]:
-    # One transfer for both questions: how many tokens, and where is the last one.
-    places = torch.arange(1, valid.shape[1] + 1, device=valid.device)
-    counts, ends = torch.stack([valid.sum(dim=1), (valid * places).amax(dim=1)]).tolist()
-    if counts != ends or min(counts) == 0:
-        raise RequestError(
-            f"text_mask with {counts} valid tokens ending at {ends}; captions need at least one token and padding "
-            "on the right only"
-        )
-    return tuple(counts)

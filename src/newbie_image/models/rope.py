@@ -1,9 +1,9 @@
 """Rotary position embedding over three axes: place in the caption, row, column.
 
-A caption token i has the position (i, 0, 0); an image token has (caption length, row, column). Each axis turns its
-own part of the head by angles position · theta^(−2j/d). Channels (2j, 2j+1) are one pair (interleaved, not split in
-halves). Cosines and sines are real float32 tables, made in float64 and kept in float32 whatever the model's dtype:
-a bfloat16 angle at position 500 would be wrong by whole turns.
+A caption token i has the position (i, 0, 0); an image token has (caption length, row, column). Each axis
+turns its own part of the head by angles position · theta^(−2j/d). Channels (2j, 2j+1) are one pair. Cosines
+and sines are real float32 tables, made in float64 and kept in float32 whatever the model's dtype: a bfloat16
+angle at position 500 is wrong by more than a radian.
 
 Source: RoFormer (arXiv 2104.09864); the axes are those of Lumina-Image 2.0 (arXiv 2503.21758).
 """
@@ -59,8 +59,9 @@ class RotaryTables(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryTables:
         # Follows the model to another device, but neither to another dtype nor to uninitialised memory.
-        device = fn(torch.empty(0, device=self.cos_0.device)).device
-        if device.type != "meta" and device != self.cos_0.device:
+        held = self.get_buffer("cos_0").device
+        device = fn(torch.empty(0, device=held)).device
+        if device.type != "meta" and device != held:
             self._place(device)
         return self
 
@@ -101,12 +102,15 @@ def sequence_positions(lengths: Tensor, rows: int, columns: int, text_length: in
 def rotate(states: Tensor, rotary: Rotary) -> Tensor:
     """Turns each pair of channels by its angle.
 
+    The result lists the first channels of all pairs, then the second ones. Queries and keys are permuted
+    alike, so their products are those of the interleaved order, and nothing has to be interleaved again.
+
     Args:
-        states: (batch, tokens, heads, head_dim) in float32.
+        states: (batch, tokens, heads, head_dim) in float32, pairs side by side.
         rotary: tables for these tokens.
     Returns:
-        (batch, tokens, heads, head_dim) in float32.
+        (batch, tokens, heads, head_dim) in float32, pairs head_dim/2 apart.
     """
-    even, odd = states.unflatten(-1, (-1, 2)).unbind(-1)
+    first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = rotary
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)

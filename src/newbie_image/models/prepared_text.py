@@ -1,0 +1,174 @@
+"""What a caption contributes to every step, and the checks that stand before the transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from newbie_image.errors import RequestError
+from newbie_image.models.attention import KeyPadding
+from newbie_image.models.layers import Modulation
+from newbie_image.models.rope import Rotary
+
+
+@dataclass(frozen=True)
+class PreparedText:
+    """What a caption contributes to every step, computed once.
+
+    Attributes:
+        text: (batch, length, dim), projected and refined caption tokens; padding is zero.
+        pooled: (batch, clip_text_dim), projected pooled caption.
+        rotary: tables of [image][caption], (batch, image tokens + length, 1, head_dim/2).
+        padding: which of these tokens are keys; None when all are.
+        grid: image tokens downwards and across.
+        lengths: valid caption tokens of each sample, known on the host; None where they were not read back.
+    """
+
+    text: Tensor
+    pooled: Tensor
+    rotary: Rotary
+    padding: KeyPadding | None
+    grid: tuple[int, int]
+    lengths: tuple[int, ...] | None
+
+    @property
+    def batch(self) -> int:
+        """Number of captions."""
+        return self.text.shape[0]
+
+    def rows(self, start: int, stop: int) -> PreparedText:
+        """The captions start … stop − 1 alone, with no more padding than they need."""
+        image = self.grid[0] * self.grid[1]
+        part = replace(
+            self,
+            text=self.text[start:stop],
+            pooled=self.pooled[start:stop],
+            rotary=self.rotary.rows(start, stop),
+            padding=None if self.padding is None else KeyPadding(self.padding.valid[start:stop]),
+            lengths=None if self.lengths is None else self.lengths[start:stop],
+        )
+        if part.lengths is None:
+            return part
+        longest = max(part.lengths)
+        padding = None
+        if part.padding is not None and min(part.lengths) != longest:
+            padding = KeyPadding(part.padding.valid[:, : image + longest])
+            if self.padding is not None and self.padding.packed is not None:
+                padding = KeyPadding.pack(padding.valid)
+        return replace(
+            part, text=part.text[:, :longest], rotary=part.rotary.tokens(0, image + longest), padding=padding
+        )
+
+
+@dataclass(frozen=True)
+class StepModulation:
+    """AdaLN factors of every block at one timestep, for one prepared text; see `NextDiT.prepare_schedule`."""
+
+    noise_refiner: tuple[Modulation, ...]
+    layers: tuple[Modulation, ...]
+    final: Tensor
+
+
+def check_text(tokens: Tensor, mask: Tensor, pooled: Tensor, token_width: int, pooled_width: int) -> None:
+    """Raises RequestError unless (batch, length, width), (batch, length), (batch, width) fit together."""
+    if tokens.ndim != 3 or tokens.shape[1] == 0 or tokens.shape[2] != token_width:
+        raise RequestError(
+            f"text_tokens of shape {tuple(tokens.shape)}; the transformer takes "
+            f"(batch, length, {token_width}) (cap_feat_dim): is this its text encoder?"
+        )
+    if mask.shape != tokens.shape[:2]:
+        raise RequestError(
+            f"text_mask of shape {tuple(mask.shape)} beside text_tokens of shape {tuple(tokens.shape)}; "
+            f"it must be {tuple(tokens.shape[:2])}"
+        )
+    if pooled.shape != (tokens.shape[0], pooled_width):
+        raise RequestError(
+            f"pooled_text of shape {tuple(pooled.shape)}; the transformer takes "
+            f"{(tokens.shape[0], pooled_width)} (batch, clip_text_dim): is this its CLIP tower?"
+        )
+
+
+def token_grid(latent_size: Sequence[int], patch: int, axes_lens: Sequence[int]) -> tuple[int, int]:
+    """Image tokens downwards and across for latents of (height/8, width/8).
+
+    Raises:
+        RequestError: not two positive whole numbers, not multiples of the patch, or beyond the rotary tables.
+    """
+    if len(latent_size) != 2 or not all(isinstance(side, int) and side > 0 for side in latent_size):
+        raise RequestError(
+            f"latent size {latent_size!r}; give two positive whole numbers (height/8, width/8)"
+        )
+    height, width = latent_size
+    if height % patch or width % patch:
+        raise RequestError(
+            f"latents of {height}×{width}; both sides must be multiples of {patch} (patch_size)"
+        )
+    rows, columns = height // patch, width // patch
+    if rows > axes_lens[1] or columns > axes_lens[2]:
+        raise RequestError(
+            f"latents of {height}×{width} are {rows}×{columns} tokens; the model's rotary tables end at "
+            f"{axes_lens[1]}×{axes_lens[2]} (axes_lens): choose a smaller picture"
+        )
+    return rows, columns
+
+
+def check_caption_length(length: int, axes_lens: Sequence[int]) -> None:
+    """Raises RequestError if the image's place behind the caption is beyond the rotary table."""
+    if length >= axes_lens[0]:
+        raise RequestError(
+            f"caption of {length} tokens; the model's rotary table allows {axes_lens[0] - 1} (axes_lens): "
+            "shorten it"
+        )
+
+
+def check_latents(latents: Tensor, channels: int, patch: int) -> None:
+    """Raises RequestError unless latents are (batch, channels, height/8, width/8) in whole patches."""
+    if latents.ndim != 4:
+        raise RequestError(
+            f"latents of shape {tuple(latents.shape)}; give (batch, {channels}, height/8, width/8)"
+        )
+    if latents.shape[1] != channels:
+        raise RequestError(
+            f"latents with {latents.shape[1]} channels for a transformer with in_channels {channels}: "
+            "the VAE and the transformer are not of the same model"
+        )
+    if latents.shape[2] % patch or latents.shape[3] % patch:
+        raise RequestError(
+            f"latents of {latents.shape[2]}×{latents.shape[3]}; "
+            f"both sides must be multiples of {patch} (patch_size)"
+        )
+
+
+def check_prepared(latents: Tensor, timestep: Tensor, prepared: PreparedText, patch: int) -> None:
+    """Raises RequestError unless latents and timestep (batch,) are those that the text was prepared for."""
+    grid = (latents.shape[2] // patch, latents.shape[3] // patch)
+    if latents.shape[0] != prepared.batch or grid != prepared.grid:
+        raise RequestError(
+            f"latents of shape {tuple(latents.shape)} for captions prepared for a batch of {prepared.batch} "
+            f"and latents of {prepared.grid[0] * patch}×{prepared.grid[1] * patch}: "
+            "prepare the text for this size"
+        )
+    if timestep.shape != (latents.shape[0],):
+        raise RequestError(
+            f"timestep of shape {tuple(timestep.shape)}; give ({latents.shape[0]},), one per sample"
+        )
+
+
+def right_padded_lengths(valid: Tensor) -> tuple[int, ...]:
+    """Lengths of captions from their mask (batch, length), read back from the device.
+
+    Raises:
+        RequestError: a caption without tokens, or padding that is not on the right.
+    """
+    # One transfer for both questions: how many tokens, and where is the last one.
+    places = torch.arange(1, valid.shape[1] + 1, device=valid.device)
+    counts, ends = torch.stack([valid.sum(dim=1), (valid * places).amax(dim=1)]).tolist()
+    if counts != ends or min(counts) == 0:
+        raise RequestError(
+            f"text_mask with {counts} valid tokens ending at {ends}; "
+            "captions need at least one token and padding on the right only"
+        )
+    return tuple(counts)
