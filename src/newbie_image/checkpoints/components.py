@@ -150,7 +150,7 @@ def check_fit(parts: Mapping[str, Any]) -> None:
         have, room = len(parts[tokens]), parts[model].config.vocab_size
         if have > room:
             raise CheckpointError(
-                f"the {tokens} has {have} tokens, but the {model} has room for {room}; are they of two models?"
+                f"the {tokens} has {have} tokens, but the {model} has room for {room}: of two models?"
             )
 
 
