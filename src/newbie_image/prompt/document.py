@@ -202,6 +202,16 @@ class Character(Group):
         names = self.get("n")
         return names[0] if names else None
 
+    @property
+    def gender(self) -> str | None:
+        """The first tag of `<gender>`, None where it has none."""
+        return next(iter(self.get("gender")), None)
+
+    @property
+    def position(self) -> str | None:
+        """The place word or the box `x0,y0,x1,y1`, as written; None without one."""
+        return next(iter(self.get("position")), None)
+
     def set(self, name: str, tags: str | Iterable[str]) -> Prompt:
         """The prompt with this field's tags replaced; the field is added where it is missing."""
         from newbie_image.prompt.edit import set_field

@@ -60,28 +60,26 @@ _WORDY = re.compile(
     re.IGNORECASE,
 )
 _CJK_WORDY = re.compile(r"[的了着在是有]|一个|一位|一名|です|ます|ている|した|して|の[^,，、]*が|[をがは]")
-_STOP = re.compile(r"[.!?][\s\"')]*(?:\s|\Z)|[。！？]")
+_STOP = re.compile(r"[.!?](?:\s|\Z)|[。！？]")
 
 
-def looks_like_sentence(text: str) -> bool:
-    """Whether a text without elements is natural language rather than a list of tags.
+def looks_like_sentence(items: list[str]) -> bool:
+    """Whether the items between separators are natural language rather than tags.
 
-    A list has short items without articles, pronouns and full stops. The vocabulary is not asked.
+    Tags are short and have no articles, pronouns or full stops. The vocabulary is not asked.
     """
-    head = text[:4000]
-    items = [item.strip() for item in SEPARATOR_OR_PLUS.split(head)]
-    items = [item for item in items if item]
+    items = items[:256]
     if not items:
         return False
-    if _STOP.search(head) and any(" " in item or len(item) > 8 for item in items) and "_" not in head:
-        return True
     wordy = 0
     for item in items:
-        if "_" in item and " " not in item:
+        if " " not in item and "_" in item:
             continue
         cjk = sum(1 for c in item if c >= "\u3041")
         if cjk > 2:
             wordy += len(item) > 14 or (len(item) > 4 and _CJK_WORDY.search(item) is not None)
         else:
-            wordy += len(item.split()) > 6 or (" " in item and _WORDY.search(item) is not None)
+            words = len(item.split())
+            stop = words > 2 and _STOP.search(item) is not None
+            wordy += words > 6 or stop or (words > 1 and _WORDY.search(item) is not None)
     return wordy * 3 >= len(items)

@@ -131,6 +131,7 @@ POSITIONS: dict[str, tuple[float, float]] = {
 """Place words → the middle of the place, (x, y) in fractions of the picture from its upper left corner."""
 
 _CHARACTER_NAME = re.compile(r"character(?:([_-]?)(\d{1,6}))?\Z")
+_FOUR = re.compile(r"\s*[-+.\d]+\s*(?:,\s*[-+.\d]+\s*){3}\Z")
 _BOX = re.compile(r"\s*".join([r"", *[r"(\d*\.?\d+)", ","] * 3, r"(\d*\.?\d+)", r"\Z"]))
 
 
@@ -155,6 +156,11 @@ def canonical(name: str) -> str | None:
     if match is None:
         return None
     return f"character_{int(match.group(2))}" if match.group(2) else "character"
+
+
+def is_box(text: str) -> bool:
+    """Whether a position is written as four numbers, right or wrong."""
+    return len(text) < 120 and _FOUR.match(text) is not None
 
 
 def position_box(text: str) -> tuple[float, float, float, float] | None:

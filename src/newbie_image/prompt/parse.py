@@ -65,7 +65,7 @@ class _Builder:
         self.stack: list[_Frame] = []
         self.counts: dict[str, int] = {}
         self.tags: list[Tag] = []
-        self.parts: list[tuple[int, int, str]] = []
+        self.parts: list[tuple[int, int, str, str]] = []
         self.notes: list[Node] = []
         self.numbers: dict[int, int] = {}
         self.next_number = 1
@@ -136,7 +136,7 @@ class _Builder:
         )
         kind = "xml"
         if not xml:
-            kind = "sentence" if fields.looks_like_sentence(self._plain()) else "tags"
+            kind = "sentence" if fields.looks_like_sentence(self._items()) else "tags"
         top = _Frame(-1, "caption" if kind == "sentence" else "", True, "" if xml else "tags", None, 1.0)
         if kind == "sentence":
             top.path = "caption"
@@ -148,13 +148,17 @@ class _Builder:
             self.document, kind, tuple(top.children), tuple(self.tags), tuple(self.diagnostics), self.version
         )
 
-    def _plain(self) -> str:
-        out, position = [], 0
+    def _items(self) -> list[str]:
+        """The literal items of a text without elements, from which its kind is told."""
+        out: list[str] = []
+        position = 0
         for mark in self.marks:
-            if mark.kind == "comment":
-                out.append(self.text[position : mark.start])
+            if mark.kind in ("comment", "declaration"):
+                weighs = mark.kind == "comment" and fields.weight_comment(mark.inner) is not None
+                out += [self.text[position : mark.start], "," if weighs else ""]
                 position = mark.end
-        return "".join([*out, self.text[position:]])
+        items = fields.SEPARATOR_OR_PLUS.split("".join([*out, self.text[position:]]))
+        return [fields.decode(item) for item in map(str.strip, items) if item]
 
     def _walk(self) -> None:
         matching, marks = self.matching, self.marks
@@ -357,8 +361,8 @@ class _Builder:
         """Cut a stretch of text into tags. The last one stays open, because a note may stand inside it."""
         if start >= end:
             return
-        text = self.text
-        if not self.stack[-1].prose:
+        text, frame = self.text, self.stack[-1]
+        if not (frame.prose or (frame.key == "position" and grammar.is_box(text[start:end]))):
             separator = fields.SEPARATOR
             if text.find("+", start, end) >= 0 or text.find("＋", start, end) >= 0:
                 separator = fields.SEPARATOR_OR_PLUS
@@ -373,6 +377,7 @@ class _Builder:
             self._part(start, end, literal)
 
     def _part(self, start: int, end: int, literal: bool) -> None:
+        """Add a stretch to the open tag: (start, end without trailing space, literal text, trailing space)."""
         piece = self.text[start:end]
         if not self.parts:
             kept = piece.lstrip()
@@ -380,14 +385,12 @@ class _Builder:
                 return
             start += len(piece) - len(kept)
             piece = kept
-        if not literal and ("&" in piece or "\\" in piece):
-            stripped = piece.rstrip()
-            piece = fields.decode(stripped) + piece[len(stripped) :]
-            if stripped:
-                self.parts.append((start, start + len(stripped), piece))
-                return
         kept = piece.rstrip()
-        self.parts.append((start, start + len(kept) if kept else self.parts[-1][1], piece))
+        stop = start + len(kept) if kept else self.parts[-1][1]
+        tail = piece[len(kept) :]
+        if not literal and ("&" in kept or "\\" in kept):
+            kept = fields.decode(kept)
+        self.parts.append((start, stop, kept, tail))
 
     def _flush(self) -> None:
         """End the tag that is open."""
@@ -395,14 +398,13 @@ class _Builder:
         if not parts:
             return
         frame = self.stack[-1]
-        if len(parts) == 1:
-            start, end, text = parts[0]
-            text = text if end - start == len(text) else self._trim(text, end)
-        else:
-            start, text = parts[0][0], "".join(part[2] for part in parts)
-            end = max(part[1] for part in parts)
-            text = self._trim(text, end)
         self.parts = []
+        start, end, text, _ = parts[0]
+        if len(parts) > 1:
+            while not parts[-1][2]:
+                parts.pop()
+            end = parts[-1][1]
+            text = "".join(part[2] + part[3] for part in parts[:-1]) + parts[-1][2]
         own, weight = None, frame.weight
         if frame.pending is not None:
             own = frame.pending.value
@@ -419,10 +421,6 @@ class _Builder:
         if self.notes:
             frame.children += self.notes
             self.notes = []
-
-    def _trim(self, text: str, end: int) -> str:
-        """Drop spaces after a tag, but not those that were written as entities."""
-        return text if self.text[end - 1] == ";" else text.rstrip()
 
 
 def nearest_element(name: str) -> str | None:
