@@ -88,6 +88,7 @@ def test_velocities_cost_what_is_documented(name: str, steps: int) -> None:
 
     last(name, counted, noise(), time_grid(steps, 6.0))
     assert len(asked) == SOLVERS[name].evaluations(steps)
+    assert tuple(asked) == SOLVERS[name].asked_times(time_grid(steps, 6.0))
     assert all(isinstance(t, float) and 0.0 <= t < 1.0 for t in asked)
 
 

@@ -26,6 +26,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, cast
 
 import torch
@@ -65,6 +66,17 @@ class Solver(ABC):
     @abstractmethod
     def evaluations(steps: int) -> int:
         """How many velocities a grid of `steps` intervals that ends at t = 1 costs."""
+
+    @staticmethod
+    def asked_times(grid: torch.Tensor | Sequence[float]) -> tuple[float, ...]:
+        """The times at which :meth:`run` asks for the velocity, in order.
+
+        What depends on time alone (AdaLN factors) can so be computed before a run.
+
+        Args:
+            grid: as for :meth:`run`.
+        """
+        return grid_times(grid)[:-1]
 
     def run(
         self, velocity_fn: VelocityFn, latents: torch.Tensor, grid: torch.Tensor | Sequence[float]
@@ -140,6 +152,10 @@ class Midpoint(Solver):
     def evaluations(steps: int) -> int:
         return 2 * steps
 
+    @staticmethod
+    def asked_times(grid: torch.Tensor | Sequence[float]) -> tuple[float, ...]:
+        return tuple(t for a, b in pairwise(grid_times(grid)) for t in (a, a + 0.5 * (b - a)))
+
     def _advance(
         self, velocity_fn: VelocityFn, x: torch.Tensor, index: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,6 +180,10 @@ class Heun(Solver):
     @staticmethod
     def evaluations(steps: int) -> int:
         return 2 * steps - 1
+
+    @staticmethod
+    def asked_times(grid: torch.Tensor | Sequence[float]) -> tuple[float, ...]:
+        return tuple(t for a, b in pairwise(grid_times(grid)) for t in (a, b) if t < 1.0)
 
     def _advance(
         self, velocity_fn: VelocityFn, x: torch.Tensor, index: int
