@@ -321,6 +321,13 @@ def test_dora_is_refused(tmp_path: Path) -> None:
         AdapterStack(model()).load(tmp_path)
 
 
+def test_an_adapter_on_changed_base_weights_is_refused(tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=2, target_modules=["attention.out"], init_lora_weights="pissa")
+    peft.get_peft_model(model(), config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="was started with pissa"):
+        AdapterStack(model()).load(tmp_path)
+
+
 def test_names(tmp_path: Path) -> None:
     path = plain_lora(tmp_path / "style.safetensors")
     stack = AdapterStack(model())

@@ -35,6 +35,7 @@ class Update(nn.Module):
     """A change of a linear layer's weight, (rows, in) for its output rows `target.start` … `target.stop`.
 
     Factors are buffers that no state dict holds, so that they move with the layer and are not saved with it.
+    Where something else moves the weights (block offload), :meth:`forward` brings the factors to its inputs.
 
     Args:
         target: layer and rows.
@@ -79,7 +80,7 @@ class LowRank(Update):
     up: Tensor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return F.linear(F.linear(inputs, self.down.to(inputs.dtype)), self.up.to(inputs.dtype))
+        return F.linear(F.linear(inputs, self.down.to(inputs)), self.up.to(inputs))
 
     def matrix(self) -> Tensor:
         return self.up.float() @ self.down.float() * self.scale
@@ -88,19 +89,20 @@ class LowRank(Update):
 class Kronecker(Update):
     """w1 (a, c) ⊗ w2 (b, d) for rows = a·b and in = c·d; each whole, or as a product of `…_a` and `…_b`."""
 
-    def _factor(self, name: str, dtype: torch.dtype) -> Tensor:
+    def _factor(self, name: str, device: torch.device | None, dtype: torch.dtype) -> Tensor:
         parts = dict(self.named_buffers())
         if name in parts:
-            return parts[name].to(dtype)
-        return parts[name + "_a"].to(dtype) @ parts[name + "_b"].to(dtype)
+            return parts[name].to(device, dtype)
+        return parts[name + "_a"].to(device, dtype) @ parts[name + "_b"].to(device, dtype)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        first, second = self._factor("w1", inputs.dtype), self._factor("w2", inputs.dtype)
+        first, second = (self._factor(name, inputs.device, inputs.dtype) for name in ("w1", "w2"))
         cut = inputs.unflatten(-1, (first.shape[1], second.shape[1]))
         return (first @ F.linear(cut, second)).flatten(-2)
 
     def matrix(self) -> Tensor:
-        return torch.kron(self._factor("w1", torch.float32), self._factor("w2", torch.float32)) * self.scale
+        first, second = (self._factor(name, None, torch.float32) for name in ("w1", "w2"))
+        return torch.kron(first, second) * self.scale
 
 
 class Hadamard(Update):
@@ -112,7 +114,7 @@ class Hadamard(Update):
     w2_b: Tensor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, (self.w1_a @ self.w1_b * (self.w2_a @ self.w2_b)).to(inputs.dtype))
+        return F.linear(inputs, (self.w1_a @ self.w1_b * (self.w2_a @ self.w2_b)).to(inputs))
 
     def matrix(self) -> Tensor:
         return (self.w1_a.float() @ self.w1_b.float()) * (self.w2_a.float() @ self.w2_b.float()) * self.scale
@@ -124,7 +126,7 @@ class Whole(Update):
     change: Tensor
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, self.change.to(inputs.dtype))
+        return F.linear(inputs, self.change.to(inputs))
 
     def matrix(self) -> Tensor:
         return self.change.float() * self.scale
@@ -195,7 +197,7 @@ def build_updates(
             would be wrong without its magnitudes.
     """
     layers, unmatched = _group(file, table)
-    _refuse_dora(file, layers, name)
+    _refuse_unsupported(file, layers, name)
     alphas = Alphas(file)
     linear: list[Update] = []
     direct: dict[str, Whole] = {}
@@ -257,11 +259,17 @@ def _group(
     return layers, unmatched
 
 
-def _refuse_dora(file: AdapterFile, layers: Mapping[tuple[str, Target], Roles], name: str) -> None:
+def _refuse_unsupported(file: AdapterFile, layers: Mapping[tuple[str, Target], Roles], name: str) -> None:
     if file.config.get("use_dora") or any("magnitude" in roles for roles in layers.values()):
         raise CheckpointError(
             f"adapter {name} is a DoRA, whose magnitudes are not supported; merge it with its trainer, "
             "or train a plain LoRA, LoKr or LoHa"
+        )
+    start = str(file.config.get("init_lora_weights"))
+    if start.startswith(("pissa", "olora", "corda", "loftq")):
+        raise CheckpointError(
+            f"adapter {name} was started with {start}, which changes the model's weights under it; save it "
+            "again with peft's path_initial_model_for_weight_conversion, which makes a plain LoRA of it"
         )
 
 

@@ -48,6 +48,7 @@ class AdapterStack:
         self._transformer = transformer
         self._adapters: dict[str, _Loaded] = {}
         self._hooks: list[RemovableHandle] = []
+        self._beside: dict[str, list[Update]] = {}
         self._originals: dict[str, Tensor] = {}
         self._fused = False
 
@@ -100,7 +101,9 @@ class AdapterStack:
             self._check(name)
         for name, scale in scales.items():
             self._adapters[name].strength = float(scale)
-        self._refresh()
+            for update in self._beside.get(name, ()):
+                update.strength = float(scale)
+        self._write(self._changes(linear=self._fused), keep=True)
 
     def fuse(self) -> None:
         """Add the adapters to the weights, each weight rounded once; a CPU copy of the changed ones is kept.
@@ -170,22 +173,27 @@ class AdapterStack:
         self._write(self._changes(linear=self._fused), keep=True)
 
     def _attach(self) -> None:
-        beside: dict[str, list[Update]] = {}
-        for loaded in self._adapters.values():
+        dtype = self._transformer.norm_final.weight.dtype  # a norm's, because linear weights may be quantised
+        layers: dict[str, list[Update]] = {}
+        for name, loaded in self._adapters.items():
+            self._beside[name] = []
             for update in loaded.updates.linear:
-                update.strength = loaded.strength
-                beside.setdefault(update.target.module, []).append(update)
-        dtype = self._transformer.norm_final.weight.dtype
-        for module, updates in beside.items():
+                weight = cast(Tensor, self._transformer.get_submodule(update.target.module).weight)
+                device = torch.device("cpu") if weight.is_meta else weight.device
+                copy = update.copy_to(device, dtype)
+                copy.strength = loaded.strength
+                self._beside[name].append(copy)
+                layers.setdefault(update.target.module, []).append(copy)
+        for module, updates in layers.items():
             layer = self._transformer.get_submodule(module)
-            device = cast(Tensor, layer.weight).device
-            layer.add_module(_BESIDE, nn.ModuleList(u.copy_to(device, dtype) for u in updates))
+            layer.add_module(_BESIDE, nn.ModuleList(updates))
             self._hooks.append(layer.register_forward_hook(_add_updates))
 
     def _detach(self) -> None:
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        self._beside.clear()
         for module in self._transformer.modules():
             if _BESIDE in module._modules:
                 del module._modules[_BESIDE]
@@ -251,7 +259,7 @@ def _add_updates(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -
         factor = update.scale * update.strength
         if factor == 0.0:
             continue
-        part = (update(inputs[0]) * factor).to(output.dtype)
+        part = (update(inputs[0]) * factor).to(output)
         start, stop = update.target.start, update.target.stop
         if start or stop is not None:
             part = F.pad(part, (start, 0 if stop is None else output.shape[-1] - stop))
