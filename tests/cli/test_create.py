@@ -1,0 +1,208 @@
+"""The loop stays alive whatever it is given."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from newbie_image.cli.create import Loop, help_lines
+from newbie_image.cli.entry import PipedEntry, is_command, is_complete
+from newbie_image.cli.options import ModelChoice
+from newbie_image.cli.session import MODEL_SETTINGS, PICTURE_SETTINGS, Session
+from newbie_image.errors import PromptError, RequestError
+from newbie_image.provenance import read_picture
+
+
+def entries(text: str) -> list[str]:
+    piped = PipedEntry(io.BytesIO(text.encode()))
+    return list(iter(piped.read, None))
+
+
+def test_a_pipe_is_split_as_a_person_would_type() -> None:
+    text = (
+        ":steps 3\n\n1girl, smile\n<character_1>\r\n  <n>a</n>\n</character_1>\n\n<3, heart\n:again\n<n>b</n>"
+    )
+    assert entries(text) == [
+        ":steps 3",
+        "1girl, smile",
+        "<character_1>\r\n  <n>a</n>\n</character_1>",
+        "<3, heart",
+        ":again",
+        "<n>b</n>",
+    ]
+    piped = PipedEntry(io.BytesIO(b"\xff\n1girl\n"))
+    with pytest.raises(PromptError, match="not UTF-8"):
+        piped.read()
+    assert piped.read() == "1girl"
+
+
+def test_where_an_input_ends() -> None:
+    assert not is_complete("")
+    assert is_complete("1girl, smile")
+    assert is_complete(":steps 3")
+    assert not is_complete("<character_1>")
+    assert not is_complete("<character_1>\n</character_1>")
+    assert is_complete("<character_1>\n</character_1>\n")
+    assert is_complete("<3, heart")
+    assert is_command(":steps 3")
+    assert is_command(":q")
+    assert not is_command(":d, smile")
+    assert not is_command("1girl")
+
+
+class Lines:
+    """Inputs one after another; an exception is raised in its place."""
+
+    def __init__(self, *inputs: str | type[BaseException]) -> None:
+        self._inputs = iter(inputs)
+
+    def read(self) -> str | None:
+        found = next(self._inputs, None)
+        if isinstance(found, type):
+            raise found
+        return found
+
+
+@pytest.fixture
+def loop(tiny_bundle: Path, tmp_path: Path) -> type:
+    class Prepared:
+        def __init__(self, *inputs: str | type[BaseException]) -> None:
+            choice = ModelChoice(str(tiny_bundle), device="cpu", dtype="fp32")
+            self.session = Session(choice=choice, out=str(tmp_path / "out"))
+            self.loop = Loop(self.session, Lines(*inputs))
+
+        def run(self) -> bool:
+            return self.loop.run()
+
+        @property
+        def pictures(self) -> list[Path]:
+            return sorted((tmp_path / "out").glob("*.png"), key=os.path.getmtime)
+
+    return Prepared
+
+
+def test_pictures_commands_and_mistakes(
+    loop: type, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = loop(
+        ":seed 5",
+        ":steps 2",
+        "<character_1><n>a</n></character_1>",
+        ":save " + str(tmp_path / "kept.png"),
+        "<n>broken",
+        ":steps none at all",
+        ":nonsense",
+        ":resolution 32x50",
+        ":resolution 32x48",
+        ":again",
+        ":seed random",
+        ":again",
+        ":again",
+        ":quit",
+        "1girl, never drawn",
+    )
+    assert prepared.run() is False  # a script learns that something in it failed
+    said = capsys.readouterr()
+    assert len(prepared.pictures) == 4
+    records = [read_picture(path)[1] for path in prepared.pictures]
+    assert [record.request.steps for record in records] == [2] * 4
+    assert [record.request.width for record in records] == [64, 32, 32, 32]
+    assert [record.seed for record in records[:2]] == [5, 5]
+    assert len({record.seed for record in records}) == 3
+    assert {record.request.prompt for record in records} == {"<character_1><n>a</n></character_1>"}
+    assert (tmp_path / "kept.png").read_bytes() == prepared.pictures[0].read_bytes()
+    errors = said.err.splitlines()
+    assert [line.split(";")[0] for line in errors[:1]] == [errors[0].split(";")[0]]
+    assert len(errors) == 4
+    assert "line 1, column 1" in errors[0]
+    assert "give :steps N" in errors[1]
+    assert ":nonsense" in errors[2]
+    assert "48 and 64" in errors[3]
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_one(
+    loop: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = loop("1girl", ":model no-such-model", ":offload", ":dtype bf16", ":again")
+    assert prepared.run() is False
+    assert len(prepared.pictures) == 2
+    assert read_picture(prepared.pictures[1])[1].environment["dtype"] == "bf16"
+    errors = capsys.readouterr().err.splitlines()
+    assert "no-such-model" in errors[0]
+    assert "needs a GPU" in errors[1]
+
+
+def test_ctrl_c_stops_the_picture_and_the_loop_goes_on(loop: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    from newbie_image.cli import drawing
+
+    steps: list[int] = []
+    whole = drawing._progress
+
+    class Pressed:
+        """Sends the signal a person's Ctrl-C sends, after the second step of the first picture."""
+
+        def __init__(self, label: str) -> None:
+            self._within = whole(label)
+
+        def __enter__(self):
+            advance = self._within.__enter__()
+
+            def advancing(done: int, total: int) -> None:
+                steps.append(done)
+                if steps == [1, 2]:
+                    os.kill(os.getpid(), signal.SIGINT)
+                advance(done, total)
+
+            return advancing
+
+        def __exit__(self, *exception: object) -> None:
+            self._within.__exit__(None, None, None)
+
+    monkeypatch.setattr(drawing, "_progress", Pressed)
+    prepared = loop(":steps 6", "1girl", "1boy")
+    before = signal.getsignal(signal.SIGINT)
+    assert prepared.run() is True
+    assert steps == [1, 2, 1, 2, 3, 4, 5, 6]
+    assert [read_picture(path)[1].request.prompt for path in prepared.pictures] == ["1boy"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_at_the_prompt_leaves_the_second_time(loop: type) -> None:
+    prepared = loop(KeyboardInterrupt, "1girl", KeyboardInterrupt, KeyboardInterrupt, "1boy")
+    prepared.loop._at_terminal = True
+    assert prepared.run() is True
+    assert len(prepared.pictures) == 1
+
+
+def test_every_option_of_the_loop_is_a_command_and_is_explained() -> None:
+    text = "\n".join(help_lines())
+    for name in (*PICTURE_SETTINGS, *MODEL_SETTINGS):
+        assert f":{name} " in text
+
+
+def test_settings_are_changed_shown_and_set_back() -> None:
+    session = Session()
+    assert session.change("cfg", "3.5") is False
+    assert session.request.guidance_scale == 3.5
+    assert dict(session.describe())["cfg"] == "3.5"
+    session.change("cfg", "default")
+    assert session.request.guidance_scale is None
+    session.change("negative", "hat, bad hands")
+    session.change("negative", "none")
+    assert session.request.negative_prompt == ""
+    assert session.change("dtype", "bf16") is True
+    assert session.change("dtype", "bf16") is False
+    assert session.change("vae", "other") is True
+    assert session.change("vae", "default") is True
+    assert session.choice.vae is None
+    session.change("seed", "12")
+    assert session.next_request("a").seed == 12
+    before = session.request
+    for name, value in [("sampler", "ddim"), ("steps", "1.5"), ("count", "0"), ("preview", "hologram")]:
+        with pytest.raises(RequestError):
+            session.change(name, value)
+    assert session.request == before

@@ -1,0 +1,142 @@
+"""`newbie generate` and `newbie replay` through a bundle of random weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from typer.testing import CliRunner, Result
+
+from newbie_image.cli.app import app
+from newbie_image.cli.replay import compare
+from newbie_image.provenance import encode_png, read_picture
+from tests.tiny import XML_PROMPT
+
+
+def run(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), input=stdin)
+
+
+@pytest.fixture
+def drawn(tiny_bundle: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    done = run(
+        "generate", XML_PROMPT, "--model", str(tiny_bundle), "--seed", "7", "--dtype", "fp32", "-o", str(path)
+    )
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"{path}\n"
+    assert done.stderr == ""
+    return path
+
+
+def test_a_picture_holds_what_made_it(drawn: Path) -> None:
+    image, record = read_picture(drawn)
+    assert image.size == (64, 48)
+    assert record.request.prompt == XML_PROMPT
+    assert (record.seed, record.request.steps, record.request.sampler) == (7, 3, "euler")
+    assert record.bundle.name == "tiny"
+    assert record.bundle.content_hash.startswith("sha256:")
+    assert record.environment["dtype"] == "fp32"
+    assert "torch" in record.versions
+
+
+def test_the_same_call_writes_the_same_bytes(drawn: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    again = tmp_path / "b.png"
+    run(
+        "generate",
+        XML_PROMPT,
+        "--model",
+        str(tiny_bundle),
+        "--seed",
+        "7",
+        "--dtype",
+        "fp32",
+        "-o",
+        str(again),
+    )
+    assert again.read_bytes() == drawn.read_bytes()
+
+
+def test_several_pictures_as_json(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = run(
+        *("generate", "-", "--model", str(tiny_bundle), "--seed", "3", "--count", "3", "--batch", "2"),
+        *("--resolution", "32x48", "--preset", "quick", "--negative", "hat", "--cfg", "3", "--json"),
+        *("--out", str(tmp_path / "new") + "/"),
+        stdin="1girl, smile",
+    )
+    assert done.exit_code == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["seed"] for answer in answers] == [3, 4, 5]
+    for answer in answers:
+        path = Path(answer["path"])
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == answer["sha256"]
+        assert (answer["width"], answer["height"]) == (32, 48)
+        assert set(answer["seconds"]) == {"loading", "text", "sampling", "decoding", "writing"}
+        assert all(seconds >= 0 for seconds in answer["seconds"].values())
+        assert read_picture(path)[1].pixels == answer["pixels_sha256"]
+    last = read_picture(answers[2]["path"])[1]
+    assert (last.request.steps, last.request.preset, last.request.guidance_scale) == (2, "quick", 3.0)
+    assert len({answer["pixels_sha256"] for answer in answers}) == 3
+    assert run("replay", answers[1]["path"], "--model", str(tiny_bundle)).exit_code == 0
+
+
+def test_nothing_is_written_when_the_prompt_is_broken(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = run("generate", "<n>a", "--model", str(tiny_bundle), "--out", str(tmp_path / "a.png"))
+    assert done.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+    assert (
+        run(
+            "generate", "<n>a", "--tolerant", "--model", str(tiny_bundle), "-o", str(tmp_path / "a.png")
+        ).exit_code
+        == 0
+    )
+
+
+def test_replay_says_identical(drawn: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    done = run("replay", str(drawn), "--model", str(tiny_bundle), "--out", str(tmp_path / "again.png"))
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("identical: ")
+    assert (tmp_path / "again.png").read_bytes() == drawn.read_bytes()
+
+
+def test_replay_says_what_differs_and_what_changed(drawn: Path, tiny_bundle: Path) -> None:
+    done = run("replay", str(drawn), "--model", str(tiny_bundle), "--dtype", "bf16")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("differs: ")
+    assert "dtype fp32 → bf16" in done.stdout
+    answer = json.loads(
+        run("replay", str(drawn), "--model", str(tiny_bundle), "--dtype", "bf16", "--json").stdout
+    )
+    assert answer["identical"] is False
+    assert 0 < answer["differing_pixels"] <= 1
+    assert answer["changed_since"] == ["dtype fp32 → bf16"]
+
+
+def test_replay_sees_a_retouched_picture(drawn: Path, tiny_bundle: Path) -> None:
+    image, record = read_picture(drawn)
+    image.putpixel((3, 4), tuple(255 - value for value in image.getpixel((3, 4))))  # type: ignore[union-attr]
+    drawn.write_bytes(encode_png(image, record))
+    done = run("replay", str(drawn), "--model", str(tiny_bundle))
+    assert done.exit_code == 1
+    assert "nothing that is recorded has changed" in done.stdout
+
+
+def test_replay_without_its_bundle_says_which(drawn: Path) -> None:
+    done = run("replay", str(drawn))
+    assert done.exit_code == 2
+    assert "'tiny'" in done.stderr
+
+
+def test_how_far_pictures_are_apart() -> None:
+    grey = PIL.Image.new("RGB", (10, 10), (100, 100, 100))
+    other = grey.copy()
+    other.putpixel((0, 0), (100, 90, 100))
+    difference = compare(grey, other)
+    assert difference is not None
+    assert (difference.pixels, difference.largest) == (0.01, 10)
+    assert math.isclose(difference.psnr, 10 * math.log10(255**2 / (100 / 300)))
+    assert compare(grey, PIL.Image.new("RGB", (10, 11))) is None
