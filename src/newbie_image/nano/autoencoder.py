@@ -83,7 +83,9 @@ def reconstruction_loss(output: Tensor, target: Tensor, weight: Tensor, edge_wei
     return pixel + edge_weight * edge
 
 
-def psnr(model: AutoencoderDC, pictures: np.ndarray, device: torch.device, batch: int = 32) -> tuple[float, float]:
+def psnr(
+    model: AutoencoderDC, pictures: np.ndarray, device: torch.device, batch: int = 32
+) -> tuple[float, float]:
     """Mean over pictures of the peak signal-to-noise ratio in dB, and the same of all errors pooled."""
     values, errors = [], []
     model.eval()
@@ -156,7 +158,9 @@ def train_autoencoder(
         if step % 500 == 0:
             done = store.finished()
         progress = (spent + (time.monotonic() - began) / 60) / minutes
-        rate = recipe.final_rate + (recipe.learning_rate - recipe.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+        rate = recipe.final_rate + (recipe.learning_rate - recipe.final_rate) * 0.5 * (
+            1 + math.cos(math.pi * progress)
+        )
         rate *= min(1.0, (step + 1) / recipe.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -166,11 +170,15 @@ def train_autoencoder(
         for index, (row, column) in zip(chosen, corners, strict=True):
             y, x = row * 4, column * 4
             crops.append(pictures[index, y : y + recipe.crop, x : x + recipe.crop])
-            weights.append(importance[index, row : row + recipe.crop // 4, column : column + recipe.crop // 4])
+            weights.append(
+                importance[index, row : row + recipe.crop // 4, column : column + recipe.crop // 4]
+            )
         target = pictures_to_tensor(np.stack(crops), device)
         weight = torch.from_numpy(np.stack(weights)).to(device).float()[:, None] / 10
         weight = F.interpolate(weight, scale_factor=4, mode="nearest")
-        noise = recipe.latent_noise * torch.randn(recipe.batch, recipe.latent_channels, side, side, device=device)
+        noise = recipe.latent_noise * torch.randn(
+            recipe.batch, recipe.latent_channels, side, side, device=device
+        )
         with torch.autocast(device.type, torch.bfloat16):
             output, latent = run(target, noise)
         loss = reconstruction_loss(output.float(), target, weight, recipe.edge_weight)
@@ -191,9 +199,14 @@ def train_autoencoder(
             last = now
             mean, pooled = psnr(average, held_out, device)
             entry = {
-                "step": step, "minutes": round(spent + (now - began) / 60, 2), "loss": float(np.mean(losses[-50:])),
-                "psnr": round(mean, 2), "psnr_pooled": round(pooled, 2), "pictures": int(len(done)), "rate": rate,
-                "latent_spread": round(float(spread.mean()), 3),
+                "step": step,
+                "minutes": round(spent + (now - began) / 60, 2),
+                "loss": float(np.mean(losses[-50:])),
+                "psnr": round(mean, 2),
+                "psnr_pooled": round(pooled, 2),
+                "pictures": len(done),
+                "rate": rate,
+                "latent_spread": round(spread.mean().item(), 3),
             }
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
@@ -216,8 +229,11 @@ def _save(
     partial = path.with_suffix(".partial")
     torch.save(
         {
-            "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-            "step": step, "spent": spent,
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "spent": spent,
         },
         partial,
     )

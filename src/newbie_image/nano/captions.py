@@ -87,7 +87,17 @@ def scene_tags(scene: Scene) -> dict[str, tuple[str, ...]]:
 def _spoken(character: Character, rng: random.Random | None) -> dict[str, tuple[str, tuple[str, ...]]]:
     tags = character_tags(character)
     if character.name and (rng is None or rng.random() < 0.6):
-        hidden = {"gender", "hair_style", "hair_color", "eye_color", "glasses", "headwear", "top", "bottom", "legwear"}
+        hidden = {
+            "gender",
+            "hair_style",
+            "hair_color",
+            "eye_color",
+            "glasses",
+            "headwear",
+            "top",
+            "bottom",
+            "legwear",
+        }
         if rng is None or rng.random() < 0.7:
             tags = {k: v for k, v in tags.items() if k not in hidden or k == "gender"}
     if rng is None:
@@ -134,7 +144,9 @@ def tag_caption(scene: Scene, rng: random.Random | None = None) -> str:
     """The scene as one list of Danbooru tags: count first, character by character, then the background."""
     tags = count_tags(scene)
     for character in scene.characters:
-        spoken = [tag for field, group in _spoken(character, rng).values() if field != "gender" for tag in group]
+        spoken = [
+            tag for field, group in _spoken(character, rng).values() if field != "gender" for tag in group
+        ]
         if rng is not None and len(scene.characters) == 1:
             rng.shuffle(spoken)
         if character.name:

@@ -50,11 +50,18 @@ class Store:
         store = cls(folder, count, size, first_seed, counts)
         (folder / "done").mkdir(parents=True, exist_ok=True)
         description = json.dumps(
-            {"count": count, "size": size, "first_seed": first_seed, "counts": {str(k): v for k, v in counts.items()}}
+            {
+                "count": count,
+                "size": size,
+                "first_seed": first_seed,
+                "counts": {str(k): v for k, v in counts.items()},
+            }
         )
         note = folder / "store.json"
         if note.exists() and note.read_text() != description:
-            raise ValueError(f"{folder} holds another set of renders ({note.read_text()}); remove it or name another")
+            raise ValueError(
+                f"{folder} holds another set of renders ({note.read_text()}); remove it or name another"
+            )
         if not note.exists():
             np.lib.format.open_memmap(
                 folder / "pictures.npy", mode="w+", dtype=np.uint8, shape=(count, size, size, 3)

@@ -18,9 +18,7 @@ from newbie_image.nano.captions import sentence_caption
 from newbie_image.nano.world import attributes as a
 from newbie_image.nano.world.scene import sample_scene
 
-XML_SYSTEM_PROMPT: Final = (
-    "You are an assistant designed to generate high-quality anime images based on xml format prompts. <Prompt Start> "
-)
+XML_SYSTEM_PROMPT: Final = "You are an assistant designed to generate high-quality anime images based on xml format prompts. <Prompt Start> "
 TAG_SYSTEM_PROMPT: Final = (
     "You are an assistant designed to generate high-quality images with the highest degree of image-text alignment "
     "based on textual prompts. <Prompt Start> "

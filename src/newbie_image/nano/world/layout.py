@@ -61,7 +61,7 @@ def _plan(scene: Scene) -> dict[str, tuple[float, float, float]]:
     count = len(scene.characters)
     if count == 4:
         return FOUR_IN_A_ROW if scene.characters[0].position == "left" else FOUR_IN_CORNERS
-    return {1: ONE, 2: TWO, 3: THREE, 5: FIVE, 6: SIX}[count]
+    return {0: {}, 1: ONE, 2: TWO, 3: THREE, 5: FIVE, 6: SIX}[count]
 
 
 def places(scene: Scene) -> tuple[Place, ...]:

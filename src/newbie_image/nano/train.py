@@ -1,0 +1,333 @@
+"""Trains the embedded transformer together with its two text encoders, by flow matching on cached latents.
+
+x_t = t·data + (1 − t)·noise with t from a logit-normal; loss = MSE of the velocity + 0.5·(1 − cosine), places that
+matter (faces, eyes) weighted by the renderer; one caption in ten is empty for both encoders, which is what guidance
+needs. Weights stay float32, arithmetic is bfloat16 by autocast. The run ends after a time, is saved every few
+minutes and resumes where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
+
+from newbie_image.models.gemma_text import GemmaTextModel
+from newbie_image.models.jina_text import JinaTextModel
+from newbie_image.models.next_dit import NextDiT
+from newbie_image.nano.captions import training_caption
+from newbie_image.nano.dataset import Store
+from newbie_image.nano.tokenizer import SIZE, TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
+
+
+@dataclass(frozen=True)
+class TransformerRecipe:
+    """What decides the transformer and its text encoders."""
+
+    dim: int = 384
+    n_layers: int = 6
+    n_refiner_layers: int = 1
+    n_heads: int = 6
+    n_kv_heads: int = 6
+    text_dim: int = 256
+    text_layers: int = 4
+    pooled_dim: int = 128
+    pooled_layers: int = 2
+    batch: int = 48
+    learning_rate: float = 7e-4
+    weight_decay: float = 0.01
+    warmup_steps: int = 150
+    cooldown: float = 0.25
+    unconditional: float = 0.1
+    cosine_weight: float = 0.5
+    singles_first: float = 0.08
+    average_span: float = 0.02
+    seed: int = 0
+
+
+class Parts(nn.Module):
+    """The three parts that learn together, with the published model's classes.
+
+    Args:
+        recipe: sizes.
+    """
+
+    def __init__(self, recipe: TransformerRecipe) -> None:
+        super().__init__()
+        heads = max(1, recipe.text_dim // 64)
+        config = Gemma3TextConfig(
+            vocab_size=SIZE,
+            hidden_size=recipe.text_dim,
+            intermediate_size=3 * recipe.text_dim,
+            num_hidden_layers=recipe.text_layers,
+            num_attention_heads=heads,
+            num_key_value_heads=max(1, heads // 2),
+            head_dim=64,
+            query_pre_attn_scalar=64,
+            sliding_window=512,
+            max_position_embeddings=2048,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=2,
+            layer_types=["full_attention"] * recipe.text_layers,
+        )
+        config._attn_implementation = "sdpa"
+        self.text_encoder = GemmaTextModel(config)
+        self.clip_model = JinaTextModel(
+            vocab_size=SIZE,
+            hidden_size=recipe.pooled_dim,
+            num_hidden_layers=recipe.pooled_layers,
+            num_attention_heads=max(1, recipe.pooled_dim // 32),
+            intermediate_size=4 * recipe.pooled_dim,
+            pad_token_id=1,
+        )
+        self.transformer = NextDiT(
+            dim=recipe.dim,
+            n_layers=recipe.n_layers,
+            n_refiner_layers=recipe.n_refiner_layers,
+            n_heads=recipe.n_heads,
+            n_kv_heads=recipe.n_kv_heads,
+            multiple_of=64,
+            ffn_dim_multiplier=2 / 3,
+            cap_feat_dim=recipe.text_dim,
+            axes_dims=_axes(recipe.dim // recipe.n_heads),
+            axes_lens=(1024, 128, 128),
+            clip_text_dim=recipe.pooled_dim,
+        )
+
+    def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, mask: Tensor, pooled_ids: Tensor,
+                pooled_mask: Tensor) -> Tensor:  # fmt: skip
+        """Velocity of `latents` (batch, 16, height, width) at `timestep` (batch,) under the tokenised captions."""
+        tokens = self.text_encoder(ids, mask)
+        pooled = self.clip_model(pooled_ids, pooled_mask)
+        return self.transformer(latents, timestep, tokens, mask, pooled)
+
+    def trained(self) -> list[nn.Parameter]:
+        """Every parameter that a forward uses (not Gemma's last layer, not its final norm)."""
+        skip = (
+            f"text_encoder.layers.{len(self.text_encoder.layers) - 1}.",
+            "text_encoder.norm.",
+            "transformer.norm_",
+        )
+        return [p for name, p in self.named_parameters() if not name.startswith(skip)]
+
+
+def _axes(head: int) -> tuple[int, int, int]:
+    spatial = head * 3 // 8 // 2 * 2
+    return head - 2 * spatial, spatial, spatial
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokenised captions with the indices of their pictures.
+
+    indices: (batch,). ids, mask, pooled_ids, pooled_mask: (batch, length) int64.
+    """
+
+    indices: np.ndarray
+    ids: Tensor
+    mask: Tensor
+    pooled_ids: Tensor
+    pooled_mask: Tensor
+
+
+class Captioner:
+    """Draws batches of captions, sorted so that texts of one batch are about equally long."""
+
+    def __init__(self, store: Store, recipe: TransformerRecipe) -> None:
+        self.store = store
+        self.recipe = recipe
+        self.gemma = build_tokenizer("gemma")
+        self.jina = build_tokenizer("jina")
+        self.scenes: dict[int, Any] = {}
+
+    def pool(self, rng: random.Random, candidates: np.ndarray, batches: int = 4) -> Iterator[Batch]:
+        """Yields `batches` batches over random `candidates` (picture indices)."""
+        size = self.recipe.batch
+        rows: list[tuple[int, str]] = []
+        for _ in range(size * batches):
+            index = int(candidates[rng.randrange(len(candidates))])
+            empty = rng.random() < self.recipe.unconditional
+            rows.append((index, "" if empty else training_caption(self.scene(index), rng)))
+        rows.sort(key=lambda row: len(row[1]))
+        order = list(range(batches))
+        rng.shuffle(order)
+        for part in order:
+            chosen = rows[part * size : (part + 1) * size]
+            texts = [text for _, text in chosen]
+            gemma = self.gemma(
+                [with_system_prompt(text) for text in texts], padding=True, pad_to_multiple_of=8
+            )
+            jina = self.jina(texts, padding=True, pad_to_multiple_of=8)
+            yield Batch(
+                np.array([index for index, _ in chosen]),
+                torch.tensor(gemma.input_ids),
+                torch.tensor(gemma.attention_mask),
+                torch.tensor(jina.input_ids),
+                torch.tensor(jina.attention_mask),
+            )
+
+    def scene(self, index: int) -> Any:
+        """The scene of a picture, remembered."""
+        if index not in self.scenes:
+            self.scenes[index] = self.store.scene(index)
+        return self.scenes[index]
+
+
+def with_system_prompt(caption: str) -> str:
+    """What Gemma reads of a caption: its kind's system prompt in front; nothing in front of an empty one."""
+    if not caption:
+        return ""
+    return (XML_SYSTEM_PROMPT if caption.lstrip().startswith("<") else TAG_SYSTEM_PROMPT) + caption
+
+
+def flow_loss(output: Tensor, target: Tensor, weight: Tensor, cosine_weight: float) -> Tensor:
+    """MSE + cosine_weight·(1 − cosine along channels); weight (batch, 1, height, width) has mean 1."""
+    square = (output - target).square().mean(1, keepdim=True)
+    cosine = 1 - F.cosine_similarity(output, target, dim=1, eps=1e-6)[:, None]
+    return ((square + cosine_weight * cosine) * weight).mean()
+
+
+def train_transformer(
+    store: Store,
+    latents: np.ndarray,
+    folder: Path,
+    recipe: TransformerRecipe,
+    *,
+    minutes: float,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None] = lambda entry: None,
+    sample: Callable[[Parts, int], None] | None = None,
+    compiled: bool = False,
+    save_every: float = 4.0,
+) -> Parts:
+    """Trains until `minutes` are spent in all (earlier calls included) and returns the averaged parts.
+
+    Args:
+        store: the renders, for captions and importance.
+        latents: (count, 16, height/8, width/8) float16, normalised to mean 0 and deviation 1 by channel.
+        folder: state.pt (resumable), log.jsonl, average.safetensors.
+        minutes: total time of the schedule; the rate falls over its last `cooldown` part.
+        report: called with each log entry.
+        sample: called with the averaged parts and the samples seen at each save.
+    """
+    torch.manual_seed(recipe.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = Parts(recipe).to(device)
+    average = Parts(recipe).to(device).requires_grad_(False)
+    average.load_state_dict(parts.state_dict())
+    trained = parts.trained()
+    matrices = [p for p in trained if p.ndim >= 2]
+    others = [p for p in trained if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
+    step, spent, seen = 0, 0.0, 0
+    state_file = folder / "state.pt"
+    if state_file.exists():
+        state = torch.load(state_file, map_location=device, weights_only=True)
+        parts.load_state_dict(state["parts"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent, seen = int(state["step"]), float(state["spent"]), int(state["seen"])
+    rng = random.Random(recipe.seed * 1_000_003 + step)
+    torch.manual_seed(recipe.seed * 1_000_003 + step)
+    captioner = Captioner(store, recipe)
+    importance = store.importance()
+    usable = np.arange(len(latents))
+    singles = np.array([i for i in usable[:12000] if len(captioner.scene(int(i)).characters) == 1])
+    run = torch.compile(parts, dynamic=True) if compiled else parts
+    began = last_report = last_save = time.monotonic()
+    losses: list[float] = []
+
+    def save(total: float) -> None:
+        partial = state_file.with_suffix(".partial")
+        torch.save(
+            {
+                "parts": parts.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "spent": total,
+                "seen": seen,
+            },
+            partial,
+        )
+        partial.replace(state_file)
+        if sample is not None:
+            sample(average, seen)
+
+    total = spent
+    while total < minutes:
+        candidates = singles if total / minutes < recipe.singles_first else usable
+        for batch in captioner.pool(rng, candidates):
+            rate = _rate(recipe, step, total / minutes)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            clean = torch.from_numpy(latents[batch.indices].astype(np.float32)).to(device)
+            weight = _weights(importance, batch.indices, clean.shape[-1]).to(device)
+            noise = torch.randn_like(clean)
+            t = torch.sigmoid(torch.randn(len(clean), device=device))
+            mixed = t[:, None, None, None]
+            noisy = mixed * clean + (1 - mixed) * noise
+            text = [x.to(device) for x in (batch.ids, batch.mask, batch.pooled_ids, batch.pooled_mask)]
+            with torch.autocast(device.type, torch.bfloat16):
+                output = run(noisy, t, *text)
+            loss = flow_loss(output.float(), clean - noise, weight, recipe.cosine_weight)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step += 1
+            seen += len(clean)
+            decay = 0.5 ** (1 / max(1.0, recipe.average_span * step))
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)
+            if step % 5 == 0:
+                losses.append(loss.item())
+        now = time.monotonic()
+        total = spent + (now - began) / 60
+        if now - last_report > 30:
+            last_report = now
+            entry = {
+                "step": step, "seen": seen, "minutes": round(total, 2), "loss": round(float(np.mean(losses[-40:])), 4),
+                "rate": rate, "per_second": round((seen) / max(1e-9, total * 60), 1),
+            }  # fmt: skip
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(entry) + "\n")
+            report(entry)
+        if now - last_save > save_every * 60:
+            last_save = now
+            save(total)
+    save(total)
+    (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
+    return average
+
+
+def _rate(recipe: TransformerRecipe, step: int, progress: float) -> float:
+    rate = recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup_steps)
+    if progress > 1 - recipe.cooldown:
+        left = max(0.0, (1 - progress) / recipe.cooldown)
+        rate *= 0.03 + 0.97 * (0.5 - 0.5 * math.cos(math.pi * left))
+    return rate
+
+
+def _weights(importance: np.ndarray, indices: np.ndarray, side: int) -> Tensor:
+    """(batch, 1, side, side): square root of the renderer's importance, mean 1."""
+    coarse = torch.from_numpy(importance[indices].astype(np.float32) / 10)[:, None]
+    weight = F.adaptive_avg_pool2d(coarse, side).sqrt()
+    return weight / weight.mean()
