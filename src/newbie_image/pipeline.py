@@ -401,8 +401,7 @@ class NewbiePipeline(DiffusionPipeline):
             output_type: ``pil``, ``np``, ``pt`` or ``latent``.
             return_dict: False for a plain tuple.
             callback_on_step_end: called as (pipeline, step from 0, t, {"latents": …}) after each step; may
-            give
-                back a dictionary with other latents.
+                give back a dictionary with other latents.
             callback_on_step_end_tensor_inputs: only ``latents`` is there to be had.
         """
         if output_type not in ("pil", "np", "pt", "latent"):

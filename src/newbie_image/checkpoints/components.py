@@ -70,15 +70,14 @@ def load_component(folder: Path, library: str, class_name: str, dtype: torch.dty
         folder: where its config and weights lie.
         library: ``newbie_image``, ``diffusers`` or ``transformers``.
         class_name: a model of ours, an autoencoder or scheduler of diffusers, Gemma 3's text model or a
-        tokenizer
-            of transformers.
+            tokenizer of transformers.
         dtype: of floating point weights; None keeps the file's.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the bundle is incomplete: copy it again")
     if class_name in _GEMMA_NAMES:
         return _load_gemma(folder, dtype)
-    if library == "newbie_image" and class_name in _OURS:
+    if class_name in _OURS and library in ("newbie_image", _OURS[class_name]):
         return _load_model(folder, getattr(importlib.import_module(_OURS[class_name]), class_name), dtype)
     if library == "diffusers" and class_name.startswith(("Autoencoder", "AsymmetricAutoencoder")):
         return _load_model(folder, _class_of("diffusers", class_name, folder), dtype)
@@ -150,7 +149,7 @@ def check_fit(parts: Mapping[str, Any]) -> None:
         have, room = len(parts[tokens]), parts[model].config.vocab_size
         if have > room:
             raise CheckpointError(
-                f"the {tokens} has {have} tokens, but the {model} has room for {room}: of two models?"
+                f"the {tokens} has {have} tokens, but the {model} knows {room}; other models?"
             )
 
 

@@ -50,8 +50,7 @@ def find_weights(folder: Path) -> WeightFiles:
 
     Raises:
         CheckpointError: if there are none, an index names a file that is missing or outside of the folder, or
-        it
-            cannot be told which of several files is meant.
+            it cannot be told which of several files is meant.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the bundle is incomplete: copy it again")
