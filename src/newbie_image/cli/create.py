@@ -211,7 +211,7 @@ class Loop:
         print(f"{name} {dict(self.session.describe(self._defaults()))[name]}")
 
     def _draw(self, prompt: str) -> None:
-        from newbie_image.cli.drawing import draw, split_count, summary, write_drawn
+        from newbie_image.cli.drawing import Stopped, draw, split_count, summary, write_drawn
         from newbie_image.cli.preview import draw_preview
         from newbie_image.prompt import parse
 
@@ -224,9 +224,10 @@ class Loop:
         self._drawn = []
         for number, part in enumerate(split_count(request)):
             label = "drawing" if request.count == 1 else f"{number + 1}/{request.count}"
-            with _stopping() as stop:
-                drawn = draw(loaded, part, label=label, stopped=stop.is_set)
-            if drawn is None:
+            try:
+                with _stopping() as stop:
+                    drawn = draw(loaded.pipeline, part, label=label, stopped=stop.is_set)
+            except Stopped:
                 self._stopped = True
                 say_note("stopped; Ctrl-C again leaves")
                 return

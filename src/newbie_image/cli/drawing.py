@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from newbie_image.cli.loading import LoadedModel
 from newbie_image.cli.messages import say_warnings
 from newbie_image.provenance import record_picture, write_picture
 from newbie_image.request import GeneratedImage, GenerationRequest, PictureDone, StepDone, TextEncoded
+
+if TYPE_CHECKING:
+    from newbie_image.pipeline import NewbiePipeline
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,30 @@ class WrittenPicture:
     seconds: float
 
 
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
+    """The drawing was stopped between two steps, as asked for."""
+
+
 def draw(
-    loaded: LoadedModel,
+    pipeline: NewbiePipeline,
     request: GenerationRequest,
     *,
     label: str = "drawing",
     stopped: Callable[[], bool] = lambda: False,
-) -> Drawn | None:
-    """Draw a request and show how far it is; None when it was stopped between two steps.
+) -> Drawn:
+    """Draw a request and show how far it is.
 
     Args:
-        loaded: the model.
+        pipeline: the model.
         request: what is asked for.
         label: stands before the progress bar.
         stopped: asked after each step.
+
+    Raises:
+        Stopped: `stopped` said so.
     """
     warnings: tuple[str, ...] = ()
-    with contextlib.closing(loaded.pipeline.stream(request)) as events, _progress(label) as advance:
+    with contextlib.closing(pipeline.stream(request)) as events, _progress(label) as advance:
         for event in events:
             match event:
                 case TextEncoded():
@@ -70,7 +79,7 @@ def draw(
                 case StepDone():
                     advance(event.index, event.total)
                     if stopped():
-                        return None
+                        raise Stopped
                 case PictureDone():
                     return Drawn(request, event.images, event.seconds, event.peak_memory, warnings)
     raise RuntimeError("the stream ended without a picture")

@@ -102,9 +102,7 @@ def draw_and_write(
     done = 0
     for part in split_count(request):
         label = "drawing" if request.count == 1 else f"{done + 1}/{request.count}"
-        drawn = draw(loaded, part, label=label)
-        if drawn is None:
-            return
+        drawn = draw(loaded.pipeline, part, label=label)
         written = write_drawn(drawn, paths[done : done + part.count])
         for picture, file in zip(drawn.pictures, written, strict=True):
             seconds = {"loading": loaded.seconds, **drawn.seconds, "writing": file.seconds}

@@ -74,9 +74,7 @@ def replay(
             vae=vae,
         )
     )
-    drawn = draw(loaded, record.request, label="replaying")
-    if drawn is None:
-        raise typer.Exit(1)
+    drawn = draw(loaded.pipeline, record.request, label="replaying")
     again = drawn.pictures[record.index]
     made = record_picture(again, record.request)
     if out is not None:
