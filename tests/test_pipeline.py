@@ -222,7 +222,10 @@ def test_broken_prompts_are_refused_and_repaired_only_on_request(pipe: NewbiePip
     broken = "<character_1>\n<n>momo</character_1>"
     with pytest.raises(PromptError):
         done(pipe, GenerationRequest(broken, **SMALL))
-    assert len(done(pipe, GenerationRequest(broken, **SMALL, tolerant=True)).images) == 1
+    encoded, *_, last = pipe.stream(GenerationRequest(broken, broken, **SMALL, tolerant=True))
+    assert len(last.images) == 1
+    assert any(warning.startswith("line 2") for warning in encoded.warnings)
+    assert any(warning.startswith("negative prompt, line 2") for warning in encoded.warnings)
 
 
 def test_the_last_seed_is_the_last(pipe: NewbiePipeline) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from newbie_image.devices import bring_to_device
+from newbie_image.request import GenerationRequest
 from newbie_image.sampling import Guidance, guided_velocity, one_batch
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.text import TextFeatures
@@ -35,7 +35,6 @@ def conditioned_velocity(
     Returns:
         (latents (batch, channels, height/8, width/8), t) → velocity, float32.
     """
-    bring_to_device(transformer)
     prepared = transformer.prepare_text(features.tokens, features.mask, features.pooled, size)
     if not features.negatives:
         return guided_velocity(guidance, _under(transformer, prepared))
@@ -45,6 +44,15 @@ def conditioned_velocity(
         return guided_velocity(guidance, alone, paired=one_batch(_under(transformer, prepared)))
     negative = _under(transformer, prepared.rows(count, 2 * count))
     return guided_velocity(guidance, alone, unconditional=negative)
+
+
+def guidance_of(request: GenerationRequest) -> Guidance:
+    """The guidance of a completed request."""
+    return Guidance(
+        cast("float", request.guidance_scale),
+        cast("float", request.cfg_truncation),
+        cast("float", request.cfg_renorm),
+    )
 
 
 def _under(transformer: Any, prepared: Any) -> VelocityFn:

@@ -147,6 +147,15 @@ def compute_device(module: object) -> torch.device | None:
     return None
 
 
+def cast_module(module: object, dtype: torch.dtype) -> None:
+    """Cast a model's weights; other objects are left alone.
+
+    diffusers' own ``to`` warns of modules that must stay in float32 even where there are none.
+    """
+    if isinstance(module, torch.nn.Module):
+        torch.nn.Module.to(module, dtype=dtype)
+
+
 def bring_to_device(module: object) -> None:
     """Let an offloaded module's hook move it in before a method other than forward is called."""
     hook = getattr(module, "_hf_hook", None)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
-from torch import Tensor, nn
+from torch import Tensor
 
 from newbie_image.bundle import (
     BundleSettings,
@@ -27,9 +27,9 @@ from newbie_image.bundle import (
     write_settings,
 )
 from newbie_image.checkpoints.components import check_fit, load_components, load_vae
-from newbie_image.conditioning import conditioned_velocity
+from newbie_image.conditioning import conditioned_velocity, guidance_of
 from newbie_image.decoding import decode_latents, to_images
-from newbie_image.devices import compute_device, dtype_name
+from newbie_image.devices import bring_to_device, cast_module, compute_device, dtype_name
 from newbie_image.errors import DeviceError, OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
@@ -44,11 +44,17 @@ from newbie_image.request import (
     StepDone,
     TextEncoded,
 )
-from newbie_image.sampling import Guidance, check_finite, make_solver, time_grid
-from newbie_image.text import TextFeatures, compose, compose_negative, encode_tokens, tokenize
+from newbie_image.sampling import check_finite, make_solver, time_grid
+from newbie_image.text import (
+    TextFeatures,
+    compose,
+    compose_negative,
+    encode_tokens,
+    prompt_warnings,
+    tokenize,
+)
 
-Offload = Literal["none", "encoders", "model"]
-OFFLOADS: tuple[Offload, ...] = ("none", "encoders", "model")
+OFFLOADS = ("none", "encoders", "model")
 Reply = Tensor | None
 
 
@@ -57,8 +63,8 @@ class NewbiePipelineOutput(BaseOutput):
     """What :meth:`NewbiePipeline.__call__` returns.
 
     Args:
-        images: a list of PIL pictures, or an array (count, height, width, 3), or a tensor (count, 3, height,
-            width) or (count, channels, height/8, width/8), as ``output_type`` says.
+        images: by ``output_type`` a list of PIL pictures (pil), an array (count, height, width, 3) (np), or a
+            tensor (count, 3, height, width) (pt) or (count, channels, height/8, width/8) (latent).
     """
 
     images: Any
@@ -172,9 +178,7 @@ class NewbiePipeline(DiffusionPipeline):
         dtype = dtype or next((argument for argument in args if isinstance(argument, torch.dtype)), None)
         if dtype is not None:
             for component in self.components.values():
-                if isinstance(component, nn.Module):
-                    # diffusers' own `to` warns of modules to keep in float32 where there are none.
-                    nn.Module.to(component, dtype=dtype)
+                cast_module(component, dtype)
         try:
             super().to(*rest, **kwargs)
         except (AssertionError, RuntimeError) as error:
@@ -244,9 +248,11 @@ class NewbiePipeline(DiffusionPipeline):
         settings = self.settings.text_for(request.preset)
         strict = not request.tolerant
         prompt = parse(request.prompt, strict=strict)
-        texts = [compose(prompt, settings)]
-        if _guidance(request).active(0.0):
-            texts.append(compose_negative(request.negative_prompt, settings, strict=strict))
+        texts, said = [compose(prompt, settings)], prompt_warnings(prompt)
+        if guidance_of(request).active(0.0):
+            negative = parse(request.negative_prompt, strict=strict)
+            texts.append(compose_negative(negative, settings))
+            said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
         batch = tokenize(texts, self.tokenizer, self.clip_tokenizer, settings)
         if self._release_encoders:
             device = self._device()
@@ -256,6 +262,7 @@ class NewbiePipeline(DiffusionPipeline):
         if self._release_encoders:
             self.text_encoder.to("cpu")
             self.clip_model.to("cpu")
+        features = replace(features, warnings=said + features.warnings)
         return features.to(self._device(), self.transformer.dtype)
 
     def stream(
@@ -307,7 +314,6 @@ class NewbiePipeline(DiffusionPipeline):
         seconds = {"text": 0.0, "sampling": 0.0, "decoding": 0.0}
         device = self._device()
         reset_peak_memory(device)
-        self.transformer.attention_backend = self._attention
         shape = self._latent_shape(request)
         initial = seeded_noise(request.seed, request.count, shape) if noise is None else noise.float()
         check_noise(initial, (request.count, *shape))
@@ -318,6 +324,9 @@ class NewbiePipeline(DiffusionPipeline):
         warnings = (*(str(report) for report in features.reports), *features.warnings)
         yield TextEncoded(warnings, seconds["text"])
 
+        # After the text encoders: an offloaded transformer comes in here, and can refuse a backend.
+        bring_to_device(self.transformer)
+        self.transformer.attention_backend = self._attention
         done: list[Tensor] = []
         steps = cast("int", request.steps)
         batches = [initial[start : start + request.batch] for start in range(0, request.count, request.batch)]
@@ -325,7 +334,7 @@ class NewbiePipeline(DiffusionPipeline):
             velocity = conditioned_velocity(
                 self.transformer,
                 features.expand(len(batch)),
-                _guidance(request),
+                guidance_of(request),
                 (batch.shape[2], batch.shape[3]),
                 in_one_batch=self.guidance_in_one_batch,
             )
@@ -489,11 +498,3 @@ class NewbiePipeline(DiffusionPipeline):
 
     def _device(self) -> torch.device:
         return compute_device(self.transformer) or torch.device("cpu")
-
-
-def _guidance(request: GenerationRequest) -> Guidance:
-    return Guidance(
-        cast("float", request.guidance_scale),
-        cast("float", request.cfg_truncation),
-        cast("float", request.cfg_renorm),
-    )

@@ -160,6 +160,11 @@ def compose_negative(prompt: str | Prompt, settings: TextSettings, *, strict: bo
     return written
 
 
+def prompt_warnings(prompt: Prompt) -> tuple[str, ...]:
+    """What the parser assumed or took for a mistake, a line each; advice is left to the linter."""
+    return tuple(str(each) for each in prompt.diagnostics if each.severity != "hint")
+
+
 def tokenize(
     inputs: Sequence[EncoderInput], tokenizer: Any, clip_tokenizer: Any, settings: TextSettings
 ) -> TokenBatch:
