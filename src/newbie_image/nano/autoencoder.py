@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderDC
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from torch import Tensor
 
 from newbie_image.nano.dataset import Store
@@ -92,7 +92,8 @@ def psnr(
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
         for start in range(0, len(pictures), batch):
             x = pictures_to_tensor(pictures[start : start + batch], device)
-            y = model.decode(model.encode(x).latent).sample.float().clamp(-1, 1)
+            latent = model.encode(x, return_dict=False)[0]
+            y = model.decode(latent, return_dict=False)[0].float().clamp(-1, 1)
             error = ((x - y) / 2).square().flatten(1).mean(1)
             values += (-10 * error.clamp_min(1e-10).log10()).tolist()
             errors += error.tolist()
@@ -126,10 +127,10 @@ def train_autoencoder(
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    model = build_autoencoder(recipe).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = build_autoencoder(recipe).to(device, memory_format=torch.channels_last)  # pyright: ignore
     if start_from is not None:
         model.load_state_dict(AutoencoderDC.from_pretrained(start_from).state_dict())
-    average = build_autoencoder(recipe).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    average = build_autoencoder(recipe).to(device, memory_format=torch.channels_last)  # pyright: ignore
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
@@ -191,7 +192,7 @@ def train_autoencoder(
         step += 1
         decay = min(recipe.ema, (1 + step) / (10 + step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)  # pyright: ignore
         if step % 20 == 0:
             losses.append(loss.item())
         now = time.monotonic()

@@ -271,7 +271,7 @@ def train_transformer(
         if sample is not None:
             sample(average, seen)
 
-    total = spent
+    total, rate = spent, 0.0
     while total < minutes:
         candidates = singles if total / minutes < recipe.singles_first else usable
         for batch in captioner.pool(rng, candidates):
@@ -296,7 +296,7 @@ def train_transformer(
             seen += len(clean)
             decay = 0.5 ** (1 / max(1.0, recipe.average_span * step))
             with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)
+                torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)  # pyright: ignore
             if step % 5 == 0:
                 losses.append(loss.item())
         now = time.monotonic()

@@ -6,17 +6,38 @@ import colorsys
 from typing import Final
 
 HAIR: Final = {
-    "black": "#3a3644", "brown": "#8a5a3c", "blonde": "#f5d56b", "red": "#c9333f", "orange": "#f08a3c",
-    "pink": "#f79ac0", "purple": "#8f63c9", "blue": "#3f6fd8", "aqua": "#4fd0d0", "green": "#58b368",
-    "white": "#f2f1f6", "grey": "#9a9cab",
+    "black": "#3a3644",
+    "brown": "#8a5a3c",
+    "blonde": "#f5d56b",
+    "red": "#c9333f",
+    "orange": "#f08a3c",
+    "pink": "#f79ac0",
+    "purple": "#8f63c9",
+    "blue": "#3f6fd8",
+    "aqua": "#4fd0d0",
+    "green": "#58b368",
+    "white": "#f2f1f6",
+    "grey": "#9a9cab",
 }
 EYES: Final = {
-    "blue": "#2f6fe0", "red": "#d8263a", "green": "#2fa84f", "yellow": "#f0b90f", "purple": "#8a3fd0",
-    "brown": "#8a5428", "aqua": "#1fc4c8", "pink": "#f56aa8",
+    "blue": "#2f6fe0",
+    "red": "#d8263a",
+    "green": "#2fa84f",
+    "yellow": "#f0b90f",
+    "purple": "#8a3fd0",
+    "brown": "#8a5428",
+    "aqua": "#1fc4c8",
+    "pink": "#f56aa8",
 }
 CLOTHES: Final = {
-    "white": "#f6f4f2", "black": "#34323e", "red": "#d8404a", "blue": "#3f68c8", "green": "#4fa35c",
-    "yellow": "#f2c744", "pink": "#f49ab8", "purple": "#8a5fc0",
+    "white": "#f6f4f2",
+    "black": "#34323e",
+    "red": "#d8404a",
+    "blue": "#3f68c8",
+    "green": "#4fa35c",
+    "yellow": "#f2c744",
+    "pink": "#f49ab8",
+    "purple": "#8a5fc0",
 }
 SKIN: Final = "#ffe3d0"
 LINE: Final = "#33283a"

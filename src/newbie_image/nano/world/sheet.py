@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -15,14 +16,15 @@ from newbie_image.nano.world.render import render
 from newbie_image.nano.world.scene import Scene, sample_scene
 
 
-def sheet(scenes: list[Scene], columns: int, size: int) -> np.ndarray:
-    """The scenes side by side: uint8 (rows · size, columns · size, 3); missing cells are white."""
-    rows = -(-len(scenes) // columns)
-    page = np.full((rows * size, columns * size, 3), 255, dtype=np.uint8)
-    for index, scene in enumerate(scenes):
+def tile(pictures: Sequence[np.ndarray], columns: int) -> Image.Image:
+    """Pictures (height, width, 3) uint8 of one size side by side, row by row; missing cells are white."""
+    height, width, _ = pictures[0].shape
+    rows = -(-len(pictures) // columns)
+    page = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
+    for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
-        page[row * size : (row + 1) * size, column * size : (column + 1) * size] = render(scene, size)
-    return page
+        page[row * height : (row + 1) * height, column * width : (column + 1) * width] = picture
+    return Image.fromarray(page)
 
 
 def backdrops(seed: int, count: int | None) -> list[Scene]:
@@ -57,7 +59,7 @@ def main(
     )
     if background is not None:
         scenes = [replace(scene, background=background) for scene in scenes]
-    Image.fromarray(sheet(scenes, columns, size)).save(target)
+    tile([render(scene, size) for scene in scenes], columns).save(target)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""Writes the trained parts as a bundle in the standard layout: bf16 shards under 16 MiB, settings, tokenizers, card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+from newbie_image.bundle import BundleSettings, Defaults, TextSettings, VaeSettings
+from newbie_image.nano.latents import LatentStatistics
+from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
+from newbie_image.nano.train import Parts
+from newbie_image.pipeline import NewbiePipeline
+
+SHARD_SIZE = "14MB"
+LICENCE = "Apache-2.0: these weights were trained by this project on pictures that it draws itself."
+
+
+def bundle_settings(
+    statistics: LatentStatistics, size: int, *, steps: int, guidance: float
+) -> BundleSettings:
+    """`newbie.json` of the embedded model."""
+    return BundleSettings(
+        name="nano",
+        licence=LICENCE,
+        text=TextSettings(
+            system_prompt_xml=XML_SYSTEM_PROMPT,
+            system_prompt_tags=TAG_SYSTEM_PROMPT,
+            max_tokens=512,
+            trained_tokens=112,
+            max_pooled_tokens=512,
+        ),
+        vae=VaeSettings(latents_mean=statistics.mean, latents_std=statistics.std),
+        defaults=Defaults(
+            width=size,
+            height=size,
+            steps=steps,
+            guidance_scale=guidance,
+            cfg_truncation=1.0,
+            cfg_renorm=0.0,
+            sampler="euler",
+            shift=1.5,
+        ),
+    )
+
+
+def assemble(
+    parts: Parts, vae: AutoencoderDC, statistics: LatentStatistics, size: int, *, steps: int, guidance: float
+) -> NewbiePipeline:
+    """A pipeline around trained parts; the parts are used as they are, not copied."""
+    pipeline = NewbiePipeline(
+        transformer=parts.transformer,
+        text_encoder=parts.text_encoder,
+        tokenizer=build_tokenizer("gemma"),
+        clip_model=parts.clip_model,
+        clip_tokenizer=build_tokenizer("jina"),
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.5),
+    )
+    pipeline.settings = bundle_settings(statistics, size, steps=steps, guidance=guidance)
+    pipeline.vae_settings = pipeline.settings.vae
+    return pipeline
+
+
+def write_bundle(pipeline: NewbiePipeline, folder: Path) -> None:
+    """Writes `folder` anew, in bf16; what stood there goes only when the new one is complete."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    pipeline.to(dtype=torch.bfloat16)
+    pipeline.save_pretrained(partial, max_shard_size=SHARD_SIZE)
+    for name in ("MODEL_CARD.md", "evaluation.json"):
+        if (folder / name).exists():
+            shutil.copy(folder / name, partial / name)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)

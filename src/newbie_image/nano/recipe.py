@@ -1,0 +1,257 @@
+"""The whole recipe of the embedded model, stage by stage: render, autoencoder, latents, transformer, readers, export.
+
+Each stage keeps what it did in the work folder and goes on from there when it is called again, so a run can be
+stopped at any time and split over days and machines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+
+from newbie_image.errors import CheckpointError
+from newbie_image.nano.autoencoder import AutoencoderRecipe, train_autoencoder
+from newbie_image.nano.dataset import BLOCK, HELD_OUT_SEED, READER_SEED, Store
+from newbie_image.nano.export import assemble, write_bundle
+from newbie_image.nano.latents import cache_latents, encoded_count, read_latents, read_statistics
+from newbie_image.nano.readers import (
+    SCENE_SIZE,
+    Sample,
+    character_reader,
+    load_reader,
+    samples_of,
+    save_reader,
+    scene_reader,
+    scene_targets,
+    train_reader,
+)
+from newbie_image.nano.train import Parts, TransformerRecipe, train_transformer
+from newbie_image.nano.world.render import render
+from newbie_image.nano.world.scene import Scene, sample_scene
+from newbie_image.pipeline import NewbiePipeline
+
+STAGES: Final = ("render", "autoencoder", "latents", "transformer", "readers", "export")
+COUNTS: Final = {1: 0.4, 2: 0.45, 3: 0.15}
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run needs to be repeated, its time apart.
+
+    Args:
+        size: pixels of a picture's side.
+        pictures: renders to learn from.
+        reader_pictures: renders that the evaluator's classifiers learn from.
+        reader_epochs: how often they see each.
+        steps, guidance: sampling defaults that go into the bundle.
+    """
+
+    size: int = 128
+    pictures: int = 60_000
+    reader_pictures: int = 12_000
+    reader_epochs: float = 8.0
+    steps: int = 20
+    guidance: float = 2.5
+    autoencoder: AutoencoderRecipe = field(
+        default_factory=lambda: AutoencoderRecipe(batch=8, latent_noise=0.04)
+    )
+    transformer: TransformerRecipe = field(default_factory=TransformerRecipe)
+
+    def seeded(self, seed: int) -> Recipe:
+        """The same recipe with another seed for both trainings."""
+        return replace(
+            self,
+            autoencoder=replace(self.autoencoder, seed=seed),
+            transformer=replace(self.transformer, seed=seed),
+        )
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A work folder and what is trained in it.
+
+    Args:
+        folder: renders, states and logs; some gigabytes.
+        recipe: see :class:`Recipe`.
+        device: where the networks are trained.
+        report: gets a line now and then.
+    """
+
+    folder: Path
+    recipe: Recipe
+    device: torch.device
+    report: Report = lambda line: None
+
+    def store(self) -> Store:
+        """The renders that the model learns from."""
+        return Store.create(self.folder / "renders", self.recipe.pictures, self.recipe.size, 0, COUNTS)
+
+    def reader_store(self) -> Store:
+        """The renders that the readers learn from, with seeds of their own."""
+        count = self.recipe.reader_pictures
+        return Store.create(
+            self.folder / "reader_renders", count, self.recipe.size, READER_SEED, {1: 0.45, 2: 0.55}
+        )
+
+    def render(self, workers: int | None = None) -> None:
+        for store in (self.store(), self.reader_store()):
+            for done in store.render(workers or max(1, (os.cpu_count() or 2))):
+                if done % (BLOCK * 8) == 0:
+                    self.report(f"render: {done} of {store.count} in {store.folder.name}")
+
+    def autoencoder(self, minutes: float, start_from: Path | None = None) -> None:
+        scenes = (sample_scene(HELD_OUT_SEED + i, counts=COUNTS) for i in range(96))
+        held_out = np.stack([render(scene, self.recipe.size) for scene in scenes])
+        train_autoencoder(
+            self.store(),
+            held_out,
+            self.folder / "autoencoder",
+            self.recipe.autoencoder,
+            minutes=minutes,
+            device=self.device,
+            report=lambda entry: self.report(f"autoencoder: {entry}"),
+            start_from=start_from,
+        )
+
+    def vae(self) -> AutoencoderDC:
+        """The trained autoencoder."""
+        folder = self.folder / "autoencoder" / "vae"
+        if not folder.exists():
+            raise CheckpointError(f"{folder} is not there; run the stage 'autoencoder' first")
+        return AutoencoderDC.from_pretrained(folder)
+
+    def latents(self) -> None:
+        for done in cache_latents(self.vae(), self.store(), self.folder / "latents", self.device):
+            if done % 6400 == 0:
+                self.report(f"latents: {done}")
+
+    def transformer(
+        self, minutes: float, preview: Callable[[NewbiePipeline, int], None] | None = None
+    ) -> None:
+        folder = self.folder / "latents"
+        if encoded_count(folder) == 0:
+            raise CheckpointError(f"{folder} has no latents; run the stage 'latents' first")
+
+        def sample(parts: Parts, seen: int) -> None:
+            if preview is not None:
+                preview(self.pipeline(parts), seen)
+
+        average = train_transformer(
+            self.store(),
+            read_latents(folder),
+            self.folder / "transformer",
+            self.recipe.transformer,
+            minutes=minutes,
+            device=self.device,
+            report=lambda entry: self.report(f"transformer: {entry}"),
+            sample=sample,
+        )
+        torch.save(average.state_dict(), self.folder / "transformer" / "average.pt")
+
+    def pipeline(self, parts: Parts) -> NewbiePipeline:
+        """Parts, autoencoder and tokenizers as a pipeline."""
+        return assemble(
+            parts,
+            self.vae(),
+            read_statistics(self.folder / "latents"),
+            self.recipe.size,
+            steps=self.recipe.steps,
+            guidance=self.recipe.guidance,
+        )
+
+    def trained_parts(self) -> Parts:
+        """The averaged parts of the last save."""
+        file = self.folder / "transformer" / "state.pt"
+        if not file.exists():
+            raise CheckpointError(f"{file} is not there; run the stage 'transformer' first")
+        parts = Parts(self.recipe.transformer)
+        parts.load_state_dict(torch.load(file, map_location="cpu", weights_only=True)["average"])
+        return parts
+
+    def readers(self) -> None:
+        """Trains both readers and writes `readers/character.safetensors` and `readers/scene.safetensors`."""
+        store = self.reader_store()
+        target = self.folder / "readers"
+        target.mkdir(parents=True, exist_ok=True)
+        done = store.finished()
+        empty = [replace(sample_scene(READER_SEED + store.count + i, 1), characters=()) for i in range(600)]
+        pictures = np.concatenate([store.pictures()[done], np.stack([render(s, store.size) for s in empty])])
+        scenes: list[Scene] = [store.scene(int(i)) for i in done] + empty
+        people = [sample for i, scene in enumerate(scenes) for sample in samples_of(i, scene)]
+        wholes = [Sample(i, (0.0, 0.0, 1.0, 1.0), scene_targets(scene)) for i, scene in enumerate(scenes)]
+        epochs = self.recipe.reader_epochs
+        for name, reader, samples in (
+            ("character", character_reader(), people),
+            ("scene", scene_reader(), wholes),
+        ):
+            trained = train_reader(
+                reader, pictures, samples, epochs=epochs, device=self.device,
+                report=lambda line, name=name: self.report(f"readers: {name} {line}"),
+            )  # fmt: skip
+            save_reader(trained, target / f"{name}.safetensors")
+
+    def export(self, bundle: Path) -> None:
+        """Writes the bundle and its readers beside the recipe."""
+        write_bundle(self.pipeline(self.trained_parts()), bundle)
+        (bundle / "recipe.json").write_text(json.dumps(self.history(), indent=2) + "\n")
+
+    def history(self) -> dict[str, Any]:
+        """The recipe with what the logs say of the run: minutes, samples, hardware."""
+        return {
+            "recipe": asdict(self.recipe),
+            "hardware": hardware(self.device),
+            "autoencoder": _last(self.folder / "autoencoder" / "log.jsonl"),
+            "transformer": _last(self.folder / "transformer" / "log.jsonl"),
+        }
+
+
+def load_readers(folder: Path) -> tuple[Any, Any]:
+    """The character reader and the scene reader from a folder of two safetensors files."""
+    for name in ("character", "scene"):
+        if not (folder / f"{name}.safetensors").exists():
+            raise CheckpointError(
+                f"{folder / name}.safetensors is not there; run `newbie nano train --stage readers`"
+            )
+    return (
+        load_reader(character_reader(), folder / "character.safetensors"),
+        load_reader(scene_reader(), folder / "scene.safetensors"),
+    )
+
+
+def hardware(device: torch.device) -> str:
+    """The processor or card in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    model = ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        model = names[0] if names else ""
+    return (
+        f"CPU {model or platform.processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+
+
+def _last(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    return json.loads(path.read_text().splitlines()[-1])
+
+
+def stages(chosen: str) -> Iterator[str]:
+    """The stages that a `--stage` value names."""
+    yield from (STAGES if chosen == "all" else (chosen,))
