@@ -1,9 +1,14 @@
-"""newbie-image: an XML prompt goes in, a picture goes out, and every step between can be read, changed and repeated."""
+"""An XML prompt goes in, a picture goes out, and every step between can be read, changed and repeated."""
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from newbie_image.errors import NewbieError
+    from newbie_image.pipeline import NewbiePipeline
+    from newbie_image.request import GeneratedImage, GenerationRequest
 
 __version__ = "0.1.0"
 
