@@ -17,9 +17,17 @@ from newbie_image.nano.world import attributes as a
 from newbie_image.nano.world import palette
 from newbie_image.nano.world.background import draw_background, draw_weather_front
 from newbie_image.nano.world.layout import HAND_REACH, drawing_order, places
-from newbie_image.nano.world.render import EYES_WEIGHT, HEAD_WEIGHT, geometry, importance, render, scene_svg
+from newbie_image.nano.world.render import (
+    EYES_WEIGHT,
+    FIGURE_WEIGHT,
+    HEAD_WEIGHT,
+    geometry,
+    importance,
+    render,
+    scene_svg,
+)
 from newbie_image.nano.world.scene import Character, Scene, sample_character, sample_scene, see
-from newbie_image.nano.world.sheet import backdrops, sheet
+from newbie_image.nano.world.sheet import backdrops, tile
 
 
 def _chi_square(first: list[object], second: list[object]) -> tuple[float, int]:
@@ -148,7 +156,7 @@ def test_importance_marks_heads_and_eyes():
     weights = importance(scene, 128)
     assert weights.shape == (128, 128)
     assert weights.dtype == np.float32
-    assert set(np.unique(weights)) == {1.0, HEAD_WEIGHT, EYES_WEIGHT}
+    assert set(np.unique(weights)) == {1.0, FIGURE_WEIGHT, HEAD_WEIGHT, EYES_WEIGHT}
     left, top, right, bottom = geometry(scene)[0].eyes
     assert weights[int(64 * (top + bottom)), int(64 * (left + right))] == EYES_WEIGHT
 
@@ -233,7 +241,7 @@ def test_hidden_fields_leave_no_trace_in_samples():
 
 def test_sheets_have_their_cells():
     scenes = [sample_scene(seed, 1) for seed in range(3)]
-    page = sheet(scenes, columns=2, size=32)
+    page = np.asarray(tile([render(scene, 32) for scene in scenes], columns=2))
     assert page.shape == (64, 64, 3)
     assert (page[32:, 32:] == 255).all()
     assert (page[:32, 32:] == render(scenes[1], 32)).all()

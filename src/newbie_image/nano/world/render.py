@@ -23,7 +23,8 @@ FIGURE: Final = (-118.0, -470.0, 118.0, 8.0)
 HEAD: Final = (-98.0, -400.0, 98.0, -198.0)
 EYES: Final = (-64.0, -302.0, 64.0, -244.0)
 FACE_SHIFT: Final = {"front": 0.0, "left": -16.0, "right": 16.0}
-HEAD_WEIGHT: Final = 3.0
+FIGURE_WEIGHT: Final = 2.5
+HEAD_WEIGHT: Final = 3.5
 EYES_WEIGHT: Final = 6.0
 
 Box = tuple[float, float, float, float]
@@ -112,7 +113,11 @@ def importance(scene: Scene, size: int = 128) -> np.ndarray:
     """How much each pixel matters to the autoencoder: float32 (size, size), from 1 to EYES_WEIGHT."""
     weights = np.ones((size, size), dtype=np.float32)
     found = geometry(scene)
-    for weight, boxes in ((HEAD_WEIGHT, [c.head for c in found]), (EYES_WEIGHT, [c.eyes for c in found])):
+    for weight, boxes in (
+        (FIGURE_WEIGHT, [c.figure for c in found]),
+        (HEAD_WEIGHT, [c.head for c in found]),
+        (EYES_WEIGHT, [c.eyes for c in found]),
+    ):
         for left, top, right, bottom in boxes:
             rows = slice(round(top * size), round(bottom * size))
             columns = slice(round(left * size), round(right * size))
