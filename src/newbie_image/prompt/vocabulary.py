@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib import resources
 from itertools import product
+from pathlib import Path
 
 DATA = "vocabulary.tsv"
 FIRM_GROUPS = frozenset(
@@ -92,6 +92,8 @@ class Vocabulary:
                 return entry.field if entry.field in ("appearance", "clothing", "background", "objects") else None
         if len(words) > 1 and words[-1] in ("hair", "eyes", "ears", "tail", "horns", "wings", "skin", "bangs", "pupils"):
             return "appearance"
+        if len(words) > 1 and words[-1] in ("sleeves", "collar", "trim", "legwear", "footwear", "headwear", "uniform"):
+            return "clothing"
         if len(words) > 1 and words[-1] in ("background", "sky"):
             return "background"
         return None
@@ -201,5 +203,5 @@ def read(text: str) -> dict[str, Entry]:
 @cache
 def vocabulary() -> Vocabulary:
     """The vocabulary of the package, read once."""
-    text = resources.files("newbie_image.prompt").joinpath(DATA).read_text(encoding="utf-8")
+    text = Path(__file__).with_name(DATA).read_text(encoding="utf-8")
     return Vocabulary(read(text))

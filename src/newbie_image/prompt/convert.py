@@ -1,0 +1,267 @@
+"""From one way of writing a prompt to another, with an account of what became of each word.
+
+Everything passes through :class:`Prompt`: other notations are read into one, and every notation is written from one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from newbie_image.errors import PromptError
+from newbie_image.prompt import fields, grammar
+from newbie_image.prompt.document import Group, Prompt
+from newbie_image.prompt.flatten import flat_tags
+from newbie_image.prompt.mapping import dump, from_mapping, load
+from newbie_image.prompt.parse import parse
+from newbie_image.prompt.sorting import COUNT, Explained, Item, sort_tags
+from newbie_image.prompt.vocabulary import normal, vocabulary
+from newbie_image.prompt.weights import WeighedTag, has_weights, read_weights, write_weights
+from newbie_image.prompt.words import Word, has_cjk, read_compound, read_sentence
+from newbie_image.prompt.write import escape, weight_mark, write
+
+Notation = Literal["xml", "tags", "flat", "sentence", "json", "yaml", "toml", "a1111", "comfyui"]
+NOTATIONS: tuple[str, ...] = get_args(Notation)
+_BLOCKS = r"(?:character_\d+|general_tags|environment|caption|version|root|tags|sentence)"
+_YAML = re.compile(rf"\A\s*(?:#[^\n]*\n\s*)*(?:---\s*\n)?{_BLOCKS}\s*:(?:\s|\Z)")
+_TOML = re.compile(rf"\A\s*(?:#[^\n]*\n\s*)*(?:\[{_BLOCKS}\]|{_BLOCKS}\s*=)")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What came out.
+
+    Args:
+        text: the prompt in the notation asked for.
+        prompt: the prompt itself, as this language has it.
+        explained: each tag with where it went and why; empty where nothing had to be decided.
+        unknown: words and tags that nobody knows; they are kept in the result.
+        remarks: what was left out or changed on the way, one line each.
+    """
+
+    text: str
+    prompt: Prompt
+    explained: tuple[Explained, ...] = ()
+    unknown: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = field(default=())
+
+
+def guess(text: str) -> str:
+    """The notation of a text: `json`, `yaml`, `toml`, `a1111` (a list with that program's weights), or what `parse` finds."""
+    head = text.lstrip("\ufeff \t\r\n")[:1]
+    if head == "{" and '"' in text[:200]:
+        return "json"
+    if _TOML.match(text[:2000]):
+        return "toml"
+    if _YAML.match(text[:2000]):
+        return "yaml"
+    kind = parse(text, strict=False).kind
+    return "a1111" if kind != "xml" and has_weights(text) else kind
+
+
+def convert(
+    text: str | Prompt, to: Notation, *, source: Notation | None = None, strict: bool = True, name: str = ""
+) -> Conversion:
+    """A prompt in another notation.
+
+    Args:
+        text: the prompt, or its text.
+        to: `xml`, `tags` (a plain list with weight comments), `flat` (the same with `[char1]` prefixes), `sentence`,
+            `json`, `yaml`, `toml`, `a1111` or `comfyui` (lists with those programs' weights).
+        source: the notation of `text`; guessed where it is None.
+        strict: how an XML source is read.
+        name: the file's name, whose ending helps the guess.
+
+    Raises:
+        PromptError: the text cannot be read in its notation, or the notation is unknown.
+    """
+    for notation in (to, source):
+        if notation is not None and notation not in NOTATIONS:
+            raise PromptError(f"unknown notation {notation!r}; choose one of {', '.join(NOTATIONS)}")
+    remarks: list[str] = []
+    if isinstance(text, Prompt):
+        prompt, notation = text, text.kind
+    else:
+        ending = name.rpartition(".")[2].lower()
+        endings = {"json": "json", "toml": "toml", "yaml": "yaml", "yml": "yaml", "xml": "xml"}
+        notation = source or endings.get(ending) or guess(text)
+        prompt = _read(text, notation, strict, remarks)
+    explained: list[Explained] = []
+    unknown: list[str] = []
+    if to in ("xml", "json", "yaml", "toml", "flat") and prompt.kind != "xml" and not _plain_ok(to, prompt):
+        prompt, explained, unknown = to_xml(prompt)
+    out = _write(prompt, to, remarks)
+    return Conversion(out, prompt, tuple(explained), tuple(unknown), tuple(remarks))
+
+
+def _plain_ok(to: str, prompt: Prompt) -> bool:
+    return to == "flat" and prompt.kind == "tags"
+
+
+def _read(text: str, notation: str, strict: bool, remarks: list[str]) -> Prompt:
+    if notation in ("json", "yaml", "toml"):
+        return load(text, notation)
+    if notation in ("a1111", "comfyui"):
+        tags, networks = read_weights(text, "comfyui" if notation == "comfyui" else "a1111")
+        remarks += [f"{n} loads nothing here and was left out; name adapters on the command line" for n in networks]
+        items: list[Any] = []
+        for tag in tags:
+            weight = min(tag.weight, grammar.MAX_WEIGHT)
+            if weight != tag.weight:
+                remarks.append(f"weight {tag.weight:g} of {tag.text} is above 3 and acts as 3")
+            items.append(tag.text if weight == 1 else {"tag": tag.text, "weight": weight})
+        return from_mapping({"tags": items})
+    return parse(text, strict=strict)
+
+
+def to_xml(prompt: Prompt) -> tuple[Prompt, list[Explained], list[str]]:
+    """A list of tags or a sentence as XML: the prompt, the account of each word, and what nobody knows."""
+    if prompt.kind == "xml":
+        return prompt, [], []
+    items: list[Item] = []
+    unknown: list[str] = []
+    rest: list[str] = []
+    for tag in prompt.tags:
+        if prompt.kind == "sentence" and not has_cjk(tag.text):
+            found, missed = read_sentence(tag.text)
+            items += [_item(word, tag.weight) for word in found]
+            unknown += missed
+            rest.append(tag.text)
+        elif has_cjk(tag.text) and tag.text not in vocabulary():
+            found, missed = _compound(tag.text)
+            items += [_item(word, tag.weight) for word in found]
+            unknown += missed
+            if prompt.kind == "sentence" or not found:
+                rest.append(tag.text)
+            elif missed:
+                rest += missed
+        else:
+            items.append(Item(_spelling(tag.text), tag.weight, tag.text))
+    result = sort_tags(items)
+    values = result.values
+    if rest and (unknown or not items):
+        joined = (" " if prompt.kind == "sentence" else "，" if has_cjk(rest[0]) else ", ").join(rest)
+        values["caption"] = joined
+    if prompt.version is not None:
+        values = {"version": prompt.version, **values}
+    made = from_mapping(values) if values else parse("<general_tags></general_tags>")
+    return made, result.explained, [*result.unknown, *unknown]
+
+
+def _item(word: Word, weight: float) -> Item:
+    return Item(word.tag, weight, word.written, word.person, word.reason)
+
+
+def _spelling(text: str) -> str:
+    """A known tag in the vocabulary's spelling; anything else as it is, with underscores where tags have them."""
+    entry = vocabulary().get(text)
+    return entry.tag if entry else text
+
+
+def _compound(text: str) -> tuple[list[Word], list[str]]:
+    """A compound, its Latin stretches read as tags."""
+    found: list[Word] = []
+    unknown: list[str] = []
+    words = vocabulary()
+    for piece in re.finditer(rf"[{fields.CJK}、·\s：:。！？]*[{fields.CJK}]+[^\x00-\x7f]*(?:\d*[{fields.CJK}]+)*|[\x21-\x7e]+", text):
+        if piece.group().isascii():
+            entry = words.get(piece.group())
+            if entry:
+                found.append(Word(piece.group(), piece.start(), piece.end(), entry.tag, "a tag"))
+            else:
+                unknown.append(piece.group())
+            continue
+        more, missed = read_compound(piece.group(), piece.start())
+        found += more
+        unknown += missed
+    whole, missed = read_compound(text)
+    return (whole, missed) if len(whole) >= len(found) else (found, unknown)
+
+
+def _write(prompt: Prompt, to: str, remarks: list[str]) -> str:
+    if to == "xml":
+        return write(prompt)
+    if to in ("json", "yaml", "toml"):
+        return dump(prompt, to)
+    if to == "sentence":
+        return prompt.encoder_text.strip() + "\n" if prompt.kind == "sentence" else sentence(prompt) + "\n"
+    if to == "flat":
+        tags = [WeighedTag(item.written, item.tag.weight) for item in flat_tags(prompt)]
+    else:
+        tags = _plain(prompt)
+        if len(prompt.characters) > 1:
+            remarks.append("a plain list does not say whose a tag is; --to flat keeps that as [char1] prefixes")
+    left = sum(1 for tag in prompt.tags if tag.weight == 0)
+    if left:
+        remarks.append(f"{left} tags of weight 0 were left out")
+    if to in ("a1111", "comfyui"):
+        return write_weights(tags, "comfyui" if to == "comfyui" else "a1111") + "\n"
+    parts = [escape(t.text) if t.weight == 1 else weight_mark(t.weight) + escape(t.text) for t in tags]
+    return ", ".join(parts) + "\n"
+
+
+def _plain(prompt: Prompt) -> list[WeighedTag]:
+    """The tags in a row: how many people first, then person by person, then the picture; each once."""
+    if prompt.kind != "xml":
+        return [WeighedTag(t.text, t.weight) for t in prompt.tags if t.weight > 0]
+    counts = [t for s in prompt.general.sections if s.name == "count" for t in s.tags if t.weight > 0]
+    told = {normal(t.text) for t in counts}
+    out = [WeighedTag(t.text, t.weight) for t in counts]
+    if not any(word[:1].isdigit() for word in told):
+        out = [*_people([c.gender or "" for c in prompt.characters]), *out]
+    for group in prompt.groups:
+        for section in group.sections:
+            if section.name not in ("count", "position"):
+                for tag in section.tags:
+                    if tag.weight > 0 and not (section.name == "gender" and COUNT.match(normal(tag.text))):
+                        out.append(WeighedTag(tag.text, tag.weight))
+    return list(dict.fromkeys(out))
+
+
+def _people(genders: list[str]) -> list[WeighedTag]:
+    """`2girls, 1boy` for the genders of the blocks."""
+    out = []
+    for who in ("girl", "boy", "other"):
+        number = sum(normal(gender) == f"1{who}" for gender in genders)
+        if number:
+            out.append(WeighedTag(f"{number}{who}{'s' if number > 1 else ''}"))
+    return out
+
+
+_PERSON = {"1girl": "a girl", "1boy": "a boy", "1other": "a person"}
+
+
+def sentence(prompt: Prompt) -> str:
+    """The prompt as one English sentence; a caption follows it as it is."""
+    people = [_person(character, len(prompt.characters) > 1) for character in prompt.characters]
+    words = [
+        tag.text.replace("_", " ")
+        for section in prompt.general.sections
+        if section.name not in ("caption", "count", "resolution")
+        for tag in section.tags
+        if tag.weight > 0
+    ]
+    captions = [t.text for s in prompt.general.sections if s.name == "caption" for t in s.tags]
+    text = ", ".join(part for part in (", and ".join(people), ", ".join(words)) if part)
+    return " ".join(part for part in (text + "." if text else "", *captions) if part)
+
+
+def _person(character: Group, several: bool) -> str:
+    def said(*names: str) -> list[str]:
+        tags = (t for name in names for s in character.sections if s.name == name for t in s.tags if t.weight > 0)
+        return [t.text.replace("_", " ") for t in tags]
+
+    gender = next(iter(said("gender")), "1girl")
+    name = said("n")
+    out = []
+    position = said("position")
+    if position and several and not grammar.is_box(position[0]):
+        out.append(f"on the {position[0]}" if "center" not in position[0] else f"in the {position[0]}")
+    out.append(" ".join(name) if name else _PERSON.get(gender, "a person"))
+    for lead, names in (("with", ("appearance", "body_type")), ("wearing", ("clothing",))):
+        tags = said(*names)
+        if tags:
+            out.append(f"{lead} {' and '.join(tags)}")
+    out += said("expression", "pose", "action", "interaction")
+    return " ".join(out)

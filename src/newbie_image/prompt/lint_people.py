@@ -1,0 +1,289 @@
+"""The rules about people: who is merged with whom, who contradicts himself, who stands where."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from newbie_image.prompt import grammar
+from newbie_image.prompt.diagnostics import Edit, Fix
+from newbie_image.prompt.document import Character, Element, Prompt, Tag
+from newbie_image.prompt.remarks import Remark, removal
+from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, vocabulary
+
+_COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
+_PERSONAL = frozenset(
+    {"hair_color", "hair_length", "hairstyle", "bangs", "hair_detail", "eye_color", "eyes", "ears_and_tail", "face",
+     "expression", "eye_state", "body_type", "skin"}
+)  # fmt: skip
+
+
+def _grouped(character: Character) -> dict[str, list[Tag]]:
+    """Exclusivity group → the character's tags of it, in order, each literal once."""
+    words = vocabulary()
+    groups: dict[str, list[Tag]] = {}
+    for tag in character.tags:
+        group = words.group(tag.text)
+        if group and tag.weight > 0 and all(t.text != tag.text for t in groups.get(group, ())):
+            groups.setdefault(group, []).append(tag)
+    return groups
+
+
+def merged(prompt: Prompt) -> Iterator[Remark]:
+    """Several people in one block: two names, or two genders."""
+    for character in prompt.characters:
+        names, genders = character.section("n"), character.section("gender")
+        named = 0 if names is None else max(len(names.elements), len({t.text for t in names.tags}))
+        people = max(named, 0 if genders is None else len(genders.tags))
+        if people < 2:
+            continue
+        block = character.elements[0]
+        what = "names" if named >= 2 else "genders"
+        told = ", ".join(t.text for t in (names.tags if named >= 2 and names else genders.tags if genders else ()))
+        yield Remark("merged-characters", "warning", f"{character.key} has {people} {what} ({told[:80]}); give each person "
+                     "a block of its own", block.start, block.inner_start, character.key,
+                     _split(prompt, character, people))  # fmt: skip
+
+
+def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
+    """Blocks for each person: the k-th name, the k-th gender, and tags dealt out where a second value of a group begins.
+
+    Only offered where names or genders and values agree in number and everything is in plain fields.
+    """
+    from newbie_image.prompt.write import escape
+
+    block = character.elements[0]
+    if len(character.elements) != 1 or not block.closed or people > 16:
+        return None
+    fields = [c for c in block.children if isinstance(c, Element)]
+    if any(not e.known or any(isinstance(c, Element) for c in e.children) or e.own_weight is not None for e in fields):
+        return None
+    if any(tag.own_weight is not None for tag in character.tags) or any(s.name == "text" for s in character.sections):
+        return None
+    blocks: list[list[str]] = [[] for _ in range(people)]
+    for section in character.sections:
+        if len(section.tags) == people and section.name in ("n", "gender"):
+            parts = [[tag] for tag in section.tags]
+        else:
+            parts = _deal(section.tags, people)
+        if parts is None:
+            return None
+        for lines, tags in zip(blocks, parts, strict=True):
+            if tags:
+                text = ", ".join(escape(t.text) for t in tags)
+                lines.append(f"  <{section.name}>{text}</{section.name}>")
+    used = {c.number for c in prompt.characters if c is not character}
+    numbers = [n for n in range(character.number, character.number + people + len(used)) if n not in used][:people]
+    texts = ["\n".join([f"<character_{n}>", *lines, f"</character_{n}>"]) for n, lines in zip(numbers, blocks, strict=True)]
+    return Fix(f"write {people} blocks", (Edit(block.start, block.end, "\n".join(texts)),))
+
+
+def _deal(tags: tuple[Tag, ...], people: int) -> list[list[Tag]] | None:
+    """Tags cut into one stretch a person, None where it is not clear how.
+
+    A new stretch begins where a tag's group has a value already.
+    """
+    if not tags:
+        return [[] for _ in range(people)]
+    words = vocabulary()
+    parts: list[list[Tag]] = [[]]
+    taken: set[str] = set()
+    for tag in tags:
+        group = words.group(tag.text)
+        if group and group in taken:
+            parts.append([])
+            taken = set()
+        if group:
+            taken.add(group)
+        parts[-1].append(tag)
+    if len(parts) != people:
+        parts = [[t] for t in tags] if len(tags) == people else [list(tags)] if len(parts) == 1 else []
+    if len(parts) == 1:
+        return [list(tags)] + [[] for _ in range(people - 1)]
+    return parts or None
+
+
+def contradictions(prompt: Prompt) -> Iterator[Remark]:
+    """Two values of which one person has one: two hair colours, short and long hair."""
+    for character in prompt.characters:
+        literal = {t.text.lower().replace(" ", "_") for t in character.tags}
+        for group, tags in _grouped(character).items():
+            if group not in FIRM_GROUPS or len(tags) < 2 or literal & BLENDS.get(group, set()):
+                continue
+            if group == "gender":
+                continue
+            first = tags[0]
+            for tag in tags[1:]:
+                yield Remark("contradiction", "warning", f"{tag.text} contradicts {first.text} in {character.key}: a person "
+                             f"has one {group.replace('_', ' ')}; keep one, or write another character",
+                             tag.start, tag.end, tag.path)  # fmt: skip
+
+
+def personal_in_general(prompt: Prompt) -> Iterator[Remark]:
+    """Hair, eyes or face among the general tags, where they colour everybody."""
+    if not prompt.characters:
+        return
+    words = vocabulary()
+    for section in prompt.general.sections:
+        if section.name == "caption":
+            continue
+        for tag in section.tags:
+            entry = words.get(tag.text)
+            if entry is not None and entry.category in _PERSONAL:
+                repair = None
+                if len(prompt.characters) == 1:
+                    repair = _move(prompt, tag, prompt.characters[0], entry.field)
+                yield Remark("attribute-in-general", "warning", f"{tag.text} belongs to a person; write it into that "
+                             f"character's <{entry.field}>", tag.start, tag.end, tag.path, repair)  # fmt: skip
+
+
+def _move(prompt: Prompt, tag: Tag, character: Character, field: str) -> Fix | None:
+    section = character.section(field)
+    if section is None or not section.tags or tag.own_weight is not None:
+        return None
+    end = section.tags[-1].end
+    return Fix(f"move it to {character.key}", (*removal(prompt, tag).edits, Edit(end, end, ", " + tag.raw)))
+
+
+def _expected(prompt: Prompt) -> Counter[str] | None:
+    """How many girls, boys and others the blocks make, None where a gender is missing."""
+    people: Counter[str] = Counter()
+    for character in prompt.characters:
+        match = _COUNT.match((character.gender or "").lower())
+        if match is None:
+            return None
+        people[match[3]] += 1
+    return people
+
+
+def counts(prompt: Prompt) -> Iterator[Remark]:
+    """`<count>` that disagrees with the blocks."""
+    section = prompt.general.section("count")
+    if section is None or not prompt.characters:
+        return
+    total, exact = 0, True
+    told: Counter[str] = Counter()
+    for tag in section.tags:
+        match = _COUNT.match(tag.text.lower())
+        if match:
+            total += int(match[1])
+            told[match[3]] += int(match[1])
+            exact &= not match[2]
+        elif tag.text.lower() == "solo" and len(prompt.characters) > 1:
+            yield Remark("count-disagrees", "warning", f"solo, but there are {len(prompt.characters)} characters; "
+                         "remove it", tag.start, tag.end, tag.path)  # fmt: skip
+    if not told:
+        return
+    have = len(prompt.characters)
+    people = _expected(prompt)
+    wrong = total != have if exact else total > have
+    if not wrong and exact and people is not None:
+        wrong = people != told
+    if wrong:
+        first, last = section.tags[0], section.tags[-1]
+        repair = None
+        what = f"{have} characters"
+        if people:
+            right = ", ".join(
+                f"{n}{who}{'s' if n > 1 else ''}" for who in ("girl", "boy", "other") if (n := people[who])
+            )
+            what = right
+            numbers = [t for t in section.tags if _COUNT.match(t.text.lower())]
+            if len(numbers) == len(section.tags) and all(t.own_weight is None for t in numbers) and not any(
+                t.section != first.section or "<" in prompt.source[first.start : last.end] for t in numbers
+            ):
+                repair = Fix(f"write {right}", (Edit(first.start, last.end, right),))
+        said = ", ".join(t.text for t in section.tags)
+        yield Remark("count-disagrees", "warning", f"<count> says {said[:60]}, the blocks say {what}",
+                     first.start, last.end, first.path, repair)  # fmt: skip
+
+
+def numbering(prompt: Prompt) -> Iterator[Remark]:
+    """Numbers that repeat, leave a gap or do not begin at 1."""
+    seen: set[int] = set()
+    repair = _renumber(prompt)
+    for character in prompt.characters:
+        block = character.elements[0]
+        if character.number in seen:
+            yield Remark("repeated-number", "warning", f"<{block.name}> is there already; number the characters 1, 2, 3",
+                         block.start, block.inner_start, character.key, repair)  # fmt: skip
+        seen.add(character.number)
+    if seen and seen != set(range(1, len(seen) + 1)):
+        missing = next(n for n in range(1, len(seen) + 2) if n not in seen)
+        after = next(c for c in prompt.characters if c.number > missing or c.number < 1)
+        block = after.elements[0]
+        yield Remark("numbering-gap", "warning", f"there is no character {missing}; number the characters 1, 2, 3 without "
+                     "gaps", block.start, block.inner_start, after.key, repair)  # fmt: skip
+
+
+def _renumber(prompt: Prompt) -> Fix | None:
+    """The fix that numbers the blocks in the order in which they stand."""
+    if len(prompt.characters) > 64:
+        return None
+    edits: list[Edit] = []
+    for number, character in enumerate(prompt.characters, 1):
+        block = character.elements[0]
+        if not block.closed or block.name.lower() == "character":
+            return None
+        for begin, end in ((block.start, block.inner_start), (block.inner_end, block.end)):
+            at = prompt.source.find(block.name, begin, end)
+            if at >= 0 and block.name != f"character_{number}":
+                edits.append(Edit(at, at + len(block.name), f"character_{number}"))
+    return Fix("number the characters in order", tuple(edits)) if edits else None
+
+
+def repeated_names(prompt: Prompt) -> Iterator[Remark]:
+    """Two characters of one name."""
+    first: dict[str, Character] = {}
+    for character in prompt.characters:
+        section = character.section("n")
+        for tag in section.tags if section else ():
+            name = tag.text.lower().replace(" ", "_")
+            other = first.setdefault(name, character)
+            if other is not character:
+                yield Remark("repeated-name", "warning", f"{character.key} has the name {tag.text} of {other.key}; the model "
+                             "will draw one person", tag.start, tag.end, tag.path)  # fmt: skip
+
+
+def positions(prompt: Prompt) -> Iterator[Remark]:
+    """Unknown places, boxes outside the picture, and two characters on one place."""
+    taken: dict[str, Character] = {}
+    for character in prompt.characters:
+        section = character.section("position")
+        for tag in section.tags if section else ():
+            text = tag.text.strip().lower().replace(" ", "_").replace("-", "_")
+            if grammar.is_box(tag.text):
+                if grammar.position_box(tag.text) is None:
+                    yield Remark("unknown-position", "warning", f"the box {tag.text} is not x0,y0,x1,y1 with "
+                                 "0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1", tag.start, tag.end, tag.path)  # fmt: skip
+                    continue
+                text = ",".join(f"{v:g}" for v in grammar.position_box(tag.text) or ())
+            elif text not in grammar.POSITIONS:
+                near = _near_position(text)
+                ask = f"; did you mean {near}?" if near else f"; use one of {', '.join(list(grammar.POSITIONS)[7:14])}, … or a box"
+                repair = Fix(f"write {near}", (Edit(tag.start, tag.end, near),)) if near else None
+                yield Remark("unknown-position", "warning", f"{tag.text[:40]!r} is no known position{ask}",
+                             tag.start, tag.end, tag.path, repair)  # fmt: skip
+                continue
+            elif text != tag.text:
+                yield Remark("unknown-position", "hint", f"{tag.text!r} is written {text}", tag.start, tag.end, tag.path,
+                             Fix(f"write {text}", (Edit(tag.start, tag.end, text),)))  # fmt: skip
+            other = taken.setdefault(text, character)
+            if other is not character:
+                yield Remark("shared-position", "warning", f"{character.key} stands where {other.key} stands ({text})",
+                             tag.start, tag.end, tag.path)  # fmt: skip
+
+
+def _near_position(text: str) -> str | None:
+    swapped = "_".join(reversed(text.split("_")))
+    if swapped in grammar.POSITIONS:
+        return swapped
+    if text.replace("middle", "center").replace("centre", "center") in grammar.POSITIONS:
+        return text.replace("middle", "center").replace("centre", "center")
+    import difflib
+
+    return next(iter(difflib.get_close_matches(text[:40], grammar.POSITIONS, 1, 0.8)), None)
+
+
+PEOPLE_RULES = (merged, contradictions, personal_in_general, counts, numbering, repeated_names, positions)
