@@ -115,6 +115,10 @@ def record_picture(picture: GeneratedImage, request: GenerationRequest) -> Pictu
     )
     device = str(picture.settings.get("device", "unknown"))
     environment = {"device": device, "device_name": device_name(device)}
+    if device == "cpu":
+        import torch  # it drew the picture, so it is there
+
+        environment["threads"] = str(torch.get_num_threads())
     environment |= {
         name: str(picture.settings[name])
         for name in ("dtype", "attention", "vae")

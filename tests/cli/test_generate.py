@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import PIL.Image
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from newbie_image.cli.app import app
@@ -114,6 +116,18 @@ def test_replay_says_what_differs_and_what_changed(drawn: Path, tiny_bundle: Pat
     assert answer["identical"] is False
     assert 0 < answer["differing_pixels"] <= 1
     assert answer["changed_since"] == ["dtype fp32 → bf16"]
+
+
+def test_replay_computes_with_the_recorded_number_of_threads(drawn: Path, tiny_bundle: Path) -> None:
+    image, record = read_picture(drawn)
+    before = torch.get_num_threads()
+    recorded = replace(record, environment={**record.environment, "threads": str(before + 1)})
+    drawn.write_bytes(encode_png(image, recorded))
+    try:
+        run("replay", str(drawn), "--model", str(tiny_bundle))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_replay_sees_a_retouched_picture(drawn: Path, tiny_bundle: Path) -> None:

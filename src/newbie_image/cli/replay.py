@@ -74,6 +74,7 @@ def replay(
             vae=vae,
         )
     )
+    _take_threads(record)
     drawn = draw(loaded.pipeline, record.request, label="replaying")
     again = drawn.pictures[record.index]
     made = record_picture(again, record.request)
@@ -94,6 +95,17 @@ def replay(
     else:
         print(describe(picture, difference, causes))
     raise typer.Exit(0 if same else 1)
+
+
+def _take_threads(record: PictureRecord) -> None:
+    """Compute with the recorded number of threads: sums are split by it, so their last bits depend on it."""
+    import os
+
+    import torch
+
+    recorded = record.environment.get("threads", "")
+    if recorded.isdecimal() and 1 <= int(recorded) <= 8 * (os.cpu_count() or 1):
+        torch.set_num_threads(int(recorded))
 
 
 def compare(one: Image, other: Image) -> Difference | None:
