@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,3 +155,45 @@ def test_how_far_pictures_are_apart() -> None:
     assert (difference.pixels, difference.largest) == (0.01, 10)
     assert math.isclose(difference.psnr, 10 * math.log10(255**2 / (100 / 300)))
     assert compare(grey, PIL.Image.new("RGB", (10, 11))) is None
+
+
+def damaged(bundle: Path, folder: Path, kind: str) -> Path:
+    shutil.copytree(bundle, folder)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    config = folder / "vae" / "config.json"
+    match kind:
+        case "missing weights":
+            weights.unlink()
+        case "truncated weights":
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        case "misnamed weights":
+            weights.rename(weights.with_name("weights.safetensors"))
+        case "unknown key":
+            config.write_text(config.read_text().replace("{", '{"colour": 1,', 1))
+        case "no JSON":
+            (folder / "newbie.json").write_text("{")
+        case "missing folder":
+            shutil.rmtree(folder / "tokenizer")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing weights", "transformer"),
+        ("truncated weights", "diffusion_pytorch_model.safetensors"),
+        ("misnamed weights", "weights.safetensors"),
+        ("unknown key", "colour"),
+        ("no JSON", "newbie.json"),
+        ("missing folder", "tokenizer"),
+    ],
+)
+def test_a_damaged_bundle_is_one_line(tiny_bundle: Path, tmp_path: Path, kind: str, said: str) -> None:
+    folder = damaged(tiny_bundle, tmp_path / "copy", kind)
+    done = run("generate", "1girl", "--model", str(folder), "--out", str(tmp_path / "a.png"))
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert not list(tmp_path.glob("*.png"))
