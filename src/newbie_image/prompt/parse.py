@@ -36,6 +36,15 @@ def parse(text: str | bytes, *, strict: bool = True) -> Prompt:
     return builder.build(builder.readable(text))
 
 
+def read_text(data: bytes, *, strict: bool = True) -> str:
+    """The characters of a file's bytes, by the rules of :func:`parse`: UTF-8, at most 256 KiB, no NUL.
+
+    Raises:
+        PromptError: the bytes are too many; strict: or cannot be read.
+    """
+    return _Builder(strict).readable(data)
+
+
 class _Frame:
     """An element under construction."""
 
