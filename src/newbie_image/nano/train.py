@@ -38,8 +38,8 @@ class TransformerRecipe:
     dim: int = 384
     n_layers: int = 6
     n_refiner_layers: int = 1
-    n_heads: int = 6
-    n_kv_heads: int = 6
+    n_heads: int = 4
+    n_kv_heads: int = 4
     text_dim: int = 256
     text_layers: int = 4
     pooled_dim: int = 128
