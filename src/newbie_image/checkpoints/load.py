@@ -1,143 +1,164 @@
 """Strict loading of weights: what is missing, left over or of another shape is listed and refused.
 
 Models are built on the meta device, so that no weight is made twice, and tensors are assigned as they come
-from the memory-mapped safetensors file: where the dtype is the file's own nothing is copied, and where it is
-not, one tensor at a time is. The files themselves may be single or sharded; a shard index written on Windows
-(``\\`` in names) is read as it was meant.
+from the memory-mapped file: where the dtype is the file's own nothing is copied, and where it is not, one
+tensor at a time is.
 """
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from newbie_image.bundle import read_json
+from newbie_image.checkpoints.files import SAFETENSORS_INDEX, TensorSource, open_source, some_names
+from newbie_image.checkpoints.layouts import Piece, Plan, Shapes
 from newbie_image.errors import CheckpointError, ConfigError
 
 Model = TypeVar("Model", bound=nn.Module)
-INDEX_SUFFIX = ".safetensors.index.json"
 WEIGHT_NAMES = ("diffusion_pytorch_model", "model")
 _SHOWN = 4
 
 
-@dataclass(frozen=True)
-class WeightFiles:
-    """Where a component's tensors lie.
-
-    Args:
-        folder: the component's folder.
-        files: the safetensors files, in order.
-        placed: file of each tensor as the index has it; None for a single file.
-    """
-
-    folder: Path
-    files: tuple[Path, ...]
-    placed: Mapping[str, Path] | None
-
-
-def find_weights(folder: Path) -> WeightFiles:
-    """The safetensors files of a component's folder, single or sharded.
+def find_weights(folder: Path) -> TensorSource:
+    """The safetensors of a component's folder in a bundle of ours, single or sharded.
 
     Raises:
         CheckpointError: if there are none, an index names a file that is missing or outside of the folder, or
-            it cannot be told which of several files is meant.
+        it
+            cannot be told which of several files is meant.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the bundle is incomplete: copy it again")
-    indexes = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    indexes = sorted(folder.glob(f"*{SAFETENSORS_INDEX}"))
     if len(indexes) > 1:
-        raise CheckpointError(f"{folder} has {len(indexes)} shard indexes ({_names(indexes)}); keep one")
+        raise CheckpointError(f"{folder} has {len(indexes)} shard indexes ({some_names(indexes)}); keep one")
     if indexes:
-        return _from_index(folder, indexes[0])
+        return open_source(indexes[0])
     found = sorted(folder.glob("*.safetensors"))
     expected = [path for name in WEIGHT_NAMES for path in found if path.name == f"{name}.safetensors"]
     if len(expected) == 1:
-        return WeightFiles(folder, (expected[0],), None)
+        return open_source(expected[0])
     if not found:
-        others = _names(sorted(path for path in folder.iterdir() if path.is_file())) or "nothing"
+        others = some_names(sorted(path for path in folder.iterdir() if path.is_file()))
         raise CheckpointError(
             f"{folder} has no weights: {WEIGHT_NAMES[0]}.safetensors, {WEIGHT_NAMES[1]}.safetensors or "
             f"a shard index is needed; found {others}"
         )
     if len(expected) > 1:
-        raise CheckpointError(f"{folder} has both {_names(expected)}; keep the one that is meant")
+        raise CheckpointError(f"{folder} has both {some_names(expected)}; keep the one that is meant")
     shards = [path for path in found if "-of-" in path.name]
     if shards:
         raise CheckpointError(
-            f"{folder} has shards ({_names(shards)}) but no *{INDEX_SUFFIX}; copy that file too"
+            f"{folder} has shards ({some_names(shards)}) but no *{SAFETENSORS_INDEX}; copy that file too"
         )
     raise CheckpointError(
-        f"{folder} has {_names(found)}, which is no name that is expected there; rename it to "
+        f"{folder} has {some_names(found)}, which is no name that is expected there; rename it to "
         f"{WEIGHT_NAMES[0]}.safetensors or {WEIGHT_NAMES[1]}.safetensors"
     )
 
 
-def load_weights(model: nn.Module, weights: WeightFiles, dtype: torch.dtype | None = None) -> None:
+def load_weights(
+    model: nn.Module,
+    source: TensorSource,
+    dtype: torch.dtype | None = None,
+    plan: Plan | None = None,
+    where: Path | None = None,
+) -> None:
     """Fill a model that was built on the meta device, strictly.
 
     Args:
         model: its parameters and persistent buffers say which names and shapes are wanted.
-        weights: from :func:`find_weights`.
+        source: from :func:`find_weights` or :func:`newbie_image.checkpoints.files.open_source`.
         dtype: of floating point tensors; None keeps the file's. Other tensors keep theirs.
+        plan: how the file's names become the model's; None where they are the same.
+        where: named in errors; None for the file's folder.
 
     Raises:
-        CheckpointError: names every kind of mismatch with examples, or the file that is damaged.
+        CheckpointError: names every kind of mismatch with examples.
     """
+    place = where or source.files[0].path.parent
+    plan = plan or Plan("newbie", {name: Piece((name,)) for name in source.shapes})
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_plan(
+        plan,
+        source,
+        wanted,
+        tied_names(model),
+        f"{place} does not hold the weights of a {type(model).__name__}",
+    )
     state: dict[str, Tensor] = {}
-    unexpected: list[str] = []
-    misshapen: list[str] = []
-    with ExitStack() as open_files:
-        for path in weights.files:
-            file = open_files.enter_context(open_safetensors(path))
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                if name not in wanted:
-                    unexpected.append(name)
-                    continue
-                shape = tuple(file.get_slice(name).get_shape())
-                if shape != wanted[name]:
-                    misshapen.append(f"{name} {_sizes(shape)} instead of {_sizes(wanted[name])}")
-                elif weights.placed is not None and weights.placed.get(name) != path:
-                    unexpected.append(f"{name} (in {path.name}, where the index does not have it)")
-                else:
-                    tensor = file.get_tensor(name)
-                    state[name] = (
-                        tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-                    )
-    tied = tied_names(model)
-    missing = [name for name in wanted if name not in state and tied.get(name) not in state]
-    missing = [name for name in missing if not any(entry.startswith(f"{name} ") for entry in misshapen)]
-    _refuse(weights.folder, type(model).__name__, missing, unexpected, misshapen)
+    for name, piece in plan.pieces.items():
+        made = source.make(piece)
+        state[name] = made.to(dtype) if dtype is not None and made.is_floating_point() else made
+    kind = dtype or next(
+        (value.dtype for value in state.values() if value.is_floating_point()), torch.float32
+    )
+    for name in plan.ones:
+        state[name] = torch.ones(wanted[name], dtype=kind)
     model.load_state_dict(state, strict=False, assign=True)
 
 
+def check_plan(plan: Plan, source: TensorSource, wanted: Shapes, tied: Mapping[str, str], claim: str) -> None:
+    """Refuse a file that does not fill a model exactly.
+
+    Args:
+        plan: what the file's tensors become.
+        source: the file.
+        wanted: the model's names and shapes.
+        tied: names that share another name's tensor and may be absent.
+        claim: how the message begins.
+    """
+    misshapen = [
+        f"{name} {_sizes(shape)} instead of {_sizes(wanted[name])}"
+        for name, shape in (
+            (name, source.shape_of(piece)) for name, piece in plan.pieces.items() if name in wanted
+        )
+        if shape != wanted[name]
+    ]
+    filled = {*plan.pieces, *plan.ones}
+    missing = [name for name in wanted if name not in filled and tied.get(name) not in filled]
+    unexpected = [*(name for name in plan.pieces if name not in wanted), *plan.unused]
+    parts = [
+        f"{len(names)} {what} ({_some(names)})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if names
+    ]
+    if parts:
+        raise CheckpointError(
+            f"{claim} with this config.json: {'; '.join(parts)}; "
+            "check that weights and config belong together"
+        )
+
+
 def build_and_load(
-    build: Callable[[], Model], weights: WeightFiles, dtype: torch.dtype | None = None
+    build: Callable[[], Model],
+    source: TensorSource,
+    dtype: torch.dtype | None = None,
+    plan: Plan | None = None,
+    where: Path | None = None,
 ) -> Model:
     """Build a model without allocating its weights, fill it strictly, and put it into evaluation mode.
 
-    Buffers that are not in the file (rotary tables) are made for real.
+    Buffers that are not in the file (rotary tables) are made for real. Arguments as in :func:`load_weights`.
     """
-    with init_empty_weights(include_buffers=False):
-        model = build()
-    load_weights(model, weights, dtype)
+    model = build_empty(build)
+    load_weights(model, source, dtype, plan, where)
     left = [name for name, value in model.named_parameters() if value.is_meta]
     if left:
-        raise CheckpointError(
-            f"{weights.folder}: {len(left)} weights were not filled ({', '.join(left[:_SHOWN])})"
-        )
+        raise CheckpointError(f"{source.files[0].path}: {len(left)} weights were not filled ({_some(left)})")
     model.requires_grad_(False)
     return model.eval()
+
+
+def build_empty(build: Callable[[], Model]) -> Model:
+    """A model whose parameters have shapes and no memory."""
+    with init_empty_weights(include_buffers=False):
+        return build()
 
 
 def tied_names(model: nn.Module) -> dict[str, str]:
@@ -149,30 +170,6 @@ def tied_names(model: nn.Module) -> dict[str, str]:
             tied[name] = first[id(value)]
         first.setdefault(id(value), name)
     return tied
-
-
-def open_safetensors(path: Path) -> Any:
-    """Open a safetensors file for reading on the CPU, as a context manager.
-
-    Raises:
-        CheckpointError: if it is missing, empty, cut short, or no safetensors file; one line with the sizes.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}; copy it again or mend its rights"
-        ) from None
-    if size < 8:
-        raise CheckpointError(f"{path} has {size} bytes, so it is empty or cut short; copy it again")
-    if head.startswith(b"version "):
-        raise CheckpointError(f"{path} is a Git LFS pointer and not the weights; run `git lfs pull`")
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(_damage(path, size, head, error)) from None
 
 
 def unknown_keys(config: Mapping[str, Any], known: Iterable[str], where: Path) -> None:
@@ -191,61 +188,6 @@ def unknown_keys(config: Mapping[str, Any], known: Iterable[str], where: Path) -
         )
 
 
-def _from_index(folder: Path, index: Path) -> WeightFiles:
-    content = read_json(index)
-    placed_names = content.get("weight_map")
-    if not isinstance(placed_names, dict) or not placed_names:
-        raise CheckpointError(f"{index} has no weight_map, so it is no shard index; copy it again")
-    placed: dict[str, Path] = {}
-    for key, shard in placed_names.items():
-        if not isinstance(shard, str):
-            raise CheckpointError(f"{index}: the shard of {key!r} is {shard!r}; a file name is needed")
-        relative = PurePosixPath(shard.replace("\\", "/"))
-        if relative.is_absolute() or ".." in relative.parts or ":" in shard:
-            raise CheckpointError(f"{index} names {shard!r}, outside of its folder; it is refused")
-        placed[key] = folder / relative
-    files = tuple(dict.fromkeys(placed[key] for key in sorted(placed, key=lambda key: placed[key].name)))
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder}: {len(missing)} of {len(files)} shards are missing ({_names(missing)}); copy them too"
-        )
-    return WeightFiles(folder, files, placed)
-
-
-def _damage(path: Path, size: int, head: bytes, error: Exception) -> str:
-    """What is wrong with a file that does not open, as exactly as its header allows."""
-    (length,) = struct.unpack("<Q", head)
-    if length > size - 8:
-        return f"{path} is no safetensors file, or cut short in its header ({size} bytes); copy it again"
-    with path.open("rb") as file:
-        file.seek(8)
-        try:
-            header = json.loads(file.read(length))
-            data = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{path} has a damaged header; copy it again"
-    expected = 8 + length + data
-    if expected != size:
-        return (
-            f"{path} has {size} bytes, but its header describes {expected}: it is incomplete; copy it again"
-        )
-    return f"{path} cannot be read as safetensors ({str(error).splitlines()[0]}); copy it again"
-
-
-def _refuse(folder: Path, kind: str, missing: list[str], unexpected: list[str], misshapen: list[str]) -> None:
-    parts = [
-        f"{len(names)} {what} ({_some(names)})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if names
-    ]
-    if parts:
-        raise CheckpointError(
-            f"{folder} does not hold the weights of a {kind} with this config.json: {'; '.join(parts)}; "
-            "check that weights and config belong together"
-        )
-
-
 def _some(names: list[str]) -> str:
     more = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
@@ -253,7 +195,3 @@ def _some(names: list[str]) -> str:
 
 def _sizes(shape: tuple[int, ...]) -> str:
     return "×".join(str(side) for side in shape) or "scalar"
-
-
-def _names(paths: Iterable[Path]) -> str:
-    return _some([path.name for path in paths])
