@@ -71,7 +71,7 @@ def write_bundle(pipeline: NewbiePipeline, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     pipeline.to(dtype=torch.bfloat16)
     pipeline.save_pretrained(partial, max_shard_size=SHARD_SIZE)
-    for name in ("MODEL_CARD.md", "evaluation.json"):
+    for name in ("README.md", "evaluation.json", "recipe.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, partial / name)
     shutil.rmtree(folder, ignore_errors=True)

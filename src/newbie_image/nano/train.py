@@ -44,7 +44,7 @@ class TransformerRecipe:
     text_layers: int = 4
     pooled_dim: int = 128
     pooled_layers: int = 2
-    batch: int = 48
+    batch: int = 32
     learning_rate: float = 7e-4
     weight_decay: float = 0.01
     warmup_steps: int = 150
@@ -250,6 +250,8 @@ def train_transformer(
     importance = store.importance()
     usable = np.arange(len(latents))
     singles = np.array([i for i in usable[:12000] if len(captioner.scene(int(i)).characters) == 1])
+    if device.type == "cpu":
+        parts.transformer.attention_backend = "math"  # the fused kernel's backward is slower at this size
     run = torch.compile(parts, dynamic=True) if compiled else parts
     began = last_report = last_save = time.monotonic()
     losses: list[float] = []
