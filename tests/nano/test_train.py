@@ -20,9 +20,19 @@ from newbie_image.nano.train import (
 )
 
 TINY = TransformerRecipe(
-    dim=32, n_layers=1, n_refiner_layers=1, n_heads=2, n_kv_heads=2, text_dim=64, text_layers=2, pooled_dim=32,
-    pooled_layers=1, batch=4, warmup_steps=2, singles_first=0.0,
-)  # fmt: skip
+    dim=32,
+    n_layers=1,
+    n_refiner_layers=1,
+    n_heads=2,
+    n_kv_heads=2,
+    text_dim=64,
+    text_layers=2,
+    pooled_dim=32,
+    pooled_layers=1,
+    batch=4,
+    warmup_steps=2,
+    singles_first=0.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +119,11 @@ def test_flow_loss_is_zero_at_the_target_and_weighs_places():
 def test_autoencoder_learns_a_picture():
     torch.manual_seed(0)
     recipe = AutoencoderRecipe(
-        encoder_channels=(8, 16, 16, 32), decoder_channels=(8, 16, 16, 32), encoder_layers=(0, 1, 1, 1),
+        encoder_channels=(8, 16, 16, 32),
+        decoder_channels=(8, 16, 16, 32),
+        encoder_layers=(0, 1, 1, 1),
         decoder_layers=(0, 1, 1, 1),
-    )  # fmt: skip
+    )
     model = build_autoencoder(recipe)
     picture = np.zeros((2, 32, 32, 3), dtype=np.uint8)
     picture[:, 8:24, 8:24] = (220, 40, 40)

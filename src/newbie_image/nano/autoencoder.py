@@ -1,7 +1,8 @@
 """The embedded model's autoencoder: 1/8 resolution, 16 channels, no layer at full resolution.
 
-Loss: L1 + 0.5·MSE + 0.1·L1 of Sobel gradients, each pixel weighted by the renderer's importance map (eyes most); the
-latents get Gaussian noise before they are decoded, which makes them smooth, and a soft limit on their variance.
+Loss: L1 + 0.5·MSE + 0.1·L1 of Sobel gradients, each pixel weighted by the renderer's importance map (eyes
+most); the latents get Gaussian noise before they are decoded, which makes them smooth, and a soft limit on
+their variance.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Captions of scenes: XML in the project's own format, flat tags, and short sentences.
 
-`xml_caption(scene)` without a random generator says everything in a fixed order, which is what evaluation asks for;
-with one it leaves attributes out and shuffles, which is what training sees.
+`xml_caption(scene)` without a random generator says everything in a fixed order, which is what evaluation
+asks for; with one it leaves attributes out and shuffles, which is what training sees.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ def hair_tag(character: Character) -> str:
 
 
 def character_tags(character: Character) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Attribute group → (XML field, tags). An attribute that is hidden or absent has no tags and is not in it.
+    """Attribute group → (XML field, tags). An attribute that is hidden or absent has no tags and is not in
+    it.
 
-    Groups: gender, hair_style, hair_color, eye_color, glasses, top, bottom, legwear, headwear, expression, pose, held.
+    Groups: gender, hair_style, hair_color, eye_color, glasses, top, bottom, legwear, headwear, expression,
+    pose, held.
     """
     c = character
     tags: dict[str, tuple[str, tuple[str, ...]]] = {

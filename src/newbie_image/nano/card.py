@@ -1,4 +1,5 @@
-"""The model card of the embedded bundle, written from what the run logged and what the evaluation measured."""
+"""The model card of the embedded bundle, written from what the run logged and what the evaluation
+measured."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ def _percent(value: float) -> str:
 
 
 def _scores(evaluation: dict[str, Any]) -> list[str]:
-    rows = ["| pictures | one character | two characters | all right, one | all right, two |", "|---|---|---|---|---|"]
+    rows = [
+        "| pictures | one character | two characters | all right, one | all right, two |",
+        "|---|---|---|---|---|",
+    ]
     names = {
         "generated": "drawn by the model",
         "round_trip": "real renders through the autoencoder",
@@ -33,11 +37,15 @@ def _attributes(evaluation: dict[str, Any]) -> list[str]:
     rows = ["| attribute | one | two | real renders, one | two |", "|---|---|---|---|---|"]
     for name in made["2_characters"]["attributes"]:
         cells = [
-            part[f"{count}_characters"]["attributes"].get(name, float("nan")) for part in (made, real) for count in (1, 2)
+            part[f"{count}_characters"]["attributes"].get(name, float("nan"))
+            for part in (made, real)
+            for count in (1, 2)
         ]
         rows.append(f"| {name} | " + " | ".join(_percent(cell) for cell in cells) + " |")
     for name, value in made["scene"].items():
-        rows.append(f"| {name} (whole scene) | {_percent(value)} | | {_percent(real['scene'].get(name, 0))} | |")
+        rows.append(
+            f"| {name} (whole scene) | {_percent(value)} | | {_percent(real['scene'].get(name, 0))} | |"
+        )
     return rows
 
 
@@ -45,7 +53,8 @@ def write_card(bundle: Path) -> Path:
     """Writes `README.md` of a bundle from its `recipe.json` and `evaluation.json`.
 
     Raises:
-        FileNotFoundError: where one of the two is missing; run the stage `export` and `newbie nano evaluate` first.
+        FileNotFoundError: where one of the two is missing; run the stage `export` and `newbie nano
+        evaluate` first.
     """
     history = json.loads((bundle / "recipe.json").read_text())
     evaluation = json.loads((bundle / "evaluation.json").read_text())
@@ -58,18 +67,25 @@ def write_card(bundle: Path) -> Path:
         "---",
         "# nano: the embedded model of newbie-image",
         "",
-        "A small NextDiT with its own small Gemma 3 text model, Jina text tower and autoencoder, trained by this project",
-        "on pictures that it draws itself. It is in the same file layout and runs through the same code as the published",
-        "3.5B model. It knows the tags of its world (`src/newbie_image/nano/world/attributes.py`) and nothing else.",
+        "A small NextDiT with its own small Gemma 3 text model, Jina text tower and autoencoder, "
+        "trained by this project",
+        "on pictures that it draws itself. It is in the same file layout and runs through the same "
+        "code as the published",
+        "3.5B model. It knows the tags of its world (`src/newbie_image/nano/world/attributes.py`) "
+        "and nothing else.",
         "",
         "## Recipe",
         "",
-        f"- {recipe['size']}×{recipe['size']} pictures with one to three characters; latents at 1/8 with 16 channels.",
-        f"- Transformer: {transformer['n_layers']} blocks of width {transformer['dim']}, {transformer['n_refiner_layers']} "
-        f"+ {transformer['n_refiner_layers']} refiners; text model {transformer['text_layers']} layers of width "
+        f"- {recipe['size']}×{recipe['size']} pictures with one to three characters; latents at 1/8 "
+        "with 16 channels.",
+        f"- Transformer: {transformer['n_layers']} blocks of width {transformer['dim']}, "
+        f"{transformer['n_refiner_layers']} "
+        f"+ {transformer['n_refiner_layers']} refiners; text model {transformer['text_layers']} "
+        "layers of width "
         f"{transformer['text_dim']} (the last one is never run), pooled text {transformer['pooled_dim']}.",
         f"- Autoencoder: {vae.get('minutes', 0):.0f} minutes, {vae.get('step', 0)} steps.",
-        f"- Transformer and text encoders together: {run.get('minutes', 0):.0f} minutes, {run.get('seen', 0):,} samples in "
+        f"- Transformer and text encoders together: {run.get('minutes', 0):.0f} minutes, "
+        f"{run.get('seen', 0):,} samples in "
         f"{run.get('step', 0):,} steps of {transformer['batch']}, seed {transformer['seed']}.",
         f"- Hardware: {history['hardware']}. Training shared it with other work.",
         "- Commands: `newbie nano train --stage …` for each stage; every setting is in `recipe.json`.",
@@ -77,8 +93,10 @@ def write_card(bundle: Path) -> Path:
         "## Scores",
         "",
         f"{evaluation['prompts']} held-out prompts in XML, half with one and half with two characters "
-        f"(sha256 of the prompts {evaluation['prompts_sha256'][:16]}…), one picture each, no selection. Attributes are read",
-        "back by classifiers trained on renders with other seeds; a missing character counts as wrong in everything.",
+        f"(sha256 of the prompts {evaluation['prompts_sha256'][:16]}…), one picture each, no "
+        "selection. Attributes are read",
+        "back by classifiers trained on renders with other seeds; a missing character counts as "
+        "wrong in everything.",
         "Percent right:",
         "",
         *_scores(evaluation),
@@ -105,7 +123,8 @@ def write_card(bundle: Path) -> Path:
         "## Limits",
         "",
         "- It draws its own world and nothing else; an unknown word is read as bytes and mostly ignored.",
-        "- Four to six characters, other sizes than the trained one and free sentences are outside what it learnt.",
+        "- Four to six characters, other sizes than the trained one and free sentences are outside "
+        "what it learnt.",
         "- Small things (mouths, legwear, objects in the hand) fail first; see the table.",
         "",
         "## Licence",

@@ -1,7 +1,9 @@
-"""Renders of the world on disk: a memory-mapped array that grows in the background and is read while it grows.
+"""Renders of the world on disk: a memory-mapped array that grows in the background and is read while it
+grows.
 
 A store is a folder with `pictures.npy` (count, size, size, 3) uint8, `eyes.npy` (count, size/8, size/8) uint8
-importance, and `done/NNNNNN` marks, one a finished block. Scene i of a store has the seed `first_seed + i`, so the
+importance, and `done/NNNNNN` marks, one a finished block. Scene i of a store has the seed `first_seed + i`,
+so the
 labels are never stored: `sample_scene(seed)` gives them back.
 """
 
@@ -46,7 +48,8 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, count: int, size: int, first_seed: int, counts: dict[int, float]) -> Store:
-        """Opens the folder, makes the (sparse) arrays if they are not there yet, and checks that it is the same."""
+        """Opens the folder, makes the (sparse) arrays if they are not there yet, and checks that it is the
+        same."""
         store = cls(folder, count, size, first_seed, counts)
         (folder / "done").mkdir(parents=True, exist_ok=True)
         description = json.dumps(
@@ -93,7 +96,8 @@ class Store:
         return np.concatenate(spans)
 
     def render(self, workers: int = 2, limit: int | None = None) -> Iterator[int]:
-        """Renders the blocks that are missing, in order; yields the number of finished pictures after each."""
+        """Renders the blocks that are missing, in order; yields the number of finished pictures after
+        each."""
         wanted = (min(limit or self.count, self.count) + BLOCK - 1) // BLOCK
         missing = [b for b in range(wanted) if not (self.folder / "done" / f"{b:06d}").exists()]
         context = multiprocessing.get_context("spawn")

@@ -1,7 +1,8 @@
 """Scores the embedded model: attributes asked for against attributes read back, on frozen held-out prompts.
 
-Every picture is read by the classifiers of :mod:`newbie_image.nano.readers`, each character at its named place; a
-character that is not there counts as wrong in everything. The same reading of the real renders and of their round
+Every picture is read by the classifiers of :mod:`newbie_image.nano.readers`, each character at its named
+place; a character that is not there counts as wrong in everything. The same reading of the real renders and
+of their round
 trip through the autoencoder stands beside it: what those miss is the readers' and the autoencoder's error.
 """
 

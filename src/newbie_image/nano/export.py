@@ -1,4 +1,5 @@
-"""Writes the trained parts as a bundle in the standard layout: bf16 shards under 16 MiB, settings, tokenizers, card."""
+"""Writes the trained parts as a bundle in the standard layout: bf16 shards under 16 MiB, settings,
+tokenizers, card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Latents of all renders, computed once by the trained autoencoder and kept on disk, normalised by channel."""
+"""Latents of all renders, computed once by the trained autoencoder and kept on disk, normalised by
+channel."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def measure(vae: AutoencoderDC, store: Store, device: torch.device, count: int =
 
 
 def cache_latents(vae: AutoencoderDC, store: Store, folder: Path, device: torch.device) -> Iterator[int]:
-    """Encodes what is rendered and not yet encoded; yields how many are done. The first call fixes the statistics.
+    """Encodes what is rendered and not yet encoded; yields how many are done. The first call fixes the
+    statistics.
 
     Writes `latents.npy` (count, 16, size/8, size/8) float16, `statistics.json` and `encoded.txt`.
     """

@@ -1,7 +1,9 @@
-"""Reads attributes back from pictures: one small classifier over a crop for each character, one over the whole scene.
+"""Reads attributes back from pictures: one small classifier over a crop for each character, one over the
+whole scene.
 
-The crop depends on the number of people and the named position alone, never on what is in the picture, so that a
-character is matched by its place. Trained on renders with seeds that no generator saw, with shifts, blur and noise.
+The crop depends on the number of people and the named position alone, never on what is in the picture, so
+that a character is matched by its place. Trained on renders with seeds that no generator saw, with shifts,
+blur and noise.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ PLANS: Final = {1: ONE, 2: TWO, 3: THREE}
 
 
 def reading_box(count: int, position: str) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom in fractions of the picture: where a character of `count` at `position` is read.
+    """Left, top, right, bottom in fractions of the picture: where a character of `count` at `position` is
+    read.
 
     A box may reach past the picture's edge; what lies outside is grey.
     """
@@ -144,7 +147,8 @@ def character_targets(character: Character | None) -> list[int]:
 
 
 def scene_targets(scene: Scene) -> list[int]:
-    """Index of each scene head's value; the time of a place without one and the weather indoors are HIDDEN."""
+    """Index of each scene head's value; the time of a place without one and the weather indoors are
+    HIDDEN."""
     outdoors = scene.time is not None
     return [
         a.BACKGROUNDS.index(scene.background),

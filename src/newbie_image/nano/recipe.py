@@ -1,7 +1,8 @@
-"""The whole recipe of the embedded model, stage by stage: render, autoencoder, latents, transformer, readers, export.
+"""The whole recipe of the embedded model, stage by stage: render, autoencoder, latents, transformer,
+readers, export.
 
-Each stage keeps what it did in the work folder and goes on from there when it is called again, so a run can be
-stopped at any time and split over days and machines.
+Each stage keeps what it did in the work folder and goes on from there when it is called again, so a run can
+be stopped at any time and split over days and machines.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from newbie_image.nano.dataset import BLOCK, HELD_OUT_SEED, READER_SEED, Store
 from newbie_image.nano.export import assemble, write_bundle
 from newbie_image.nano.latents import cache_latents, encoded_count, read_latents, read_statistics
 from newbie_image.nano.readers import (
-    SCENE_SIZE,
     Sample,
     character_reader,
     load_reader,

@@ -1,7 +1,9 @@
-"""The embedded model's tokenizers: one piece for each word of the world's language, bytes for everything else.
+"""The embedded model's tokenizers: one piece for each word of the world's language, bytes for everything
+else.
 
-White space, commas and closing tags carry nothing that the next opening tag does not, so they make no token; that
-keeps a picture of two characters near sixty tokens. `blue_hair` is one piece, `blue_hoodie` two (`blue_`, `hoodie`).
+White space, commas and closing tags carry nothing that the next opening tag does not, so they make no
+token; that keeps a picture of two characters near sixty tokens. `blue_hair` is one piece, `blue_hoodie` two
+(`blue_`, `hoodie`).
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from newbie_image.nano.captions import sentence_caption
 from newbie_image.nano.world import attributes as a
 from newbie_image.nano.world.scene import sample_scene
 
-XML_SYSTEM_PROMPT: Final = "You are an assistant designed to generate high-quality anime images based on xml format prompts. <Prompt Start> "
+XML_SYSTEM_PROMPT: Final = "You are an assistant designed to generate high-quality anime images based on xml format prompts. "
+    "<Prompt Start> "
 TAG_SYSTEM_PROMPT: Final = (
-    "You are an assistant designed to generate high-quality images with the highest degree of image-text alignment "
-    "based on textual prompts. <Prompt Start> "
+    "You are an assistant designed to generate high-quality images with the highest degree of "
+    "image-text alignment based on textual prompts. <Prompt Start> "
 )
 SEPARATORS: Final = r"</[^<>]*>|[\s,，、]+"
 OPENING_TAGS: Final = (
@@ -35,7 +38,7 @@ OPENING_TAGS: Final = (
             "quality", "objects", "other", "caption", "scene", "image", "img", "prompt", "document",
         )
     ),
-)  # fmt: skip
+)
 SIZE: Final = 1024
 
 
@@ -44,7 +47,7 @@ def _pieces() -> list[str]:
     for group in (
         a.GENDERS, a.HAIR_STYLES, a.EXPRESSIONS, a.TOPS, a.BOTTOMS, a.LEGWEAR, a.HEADWEAR, a.POSES, a.INTERACTIONS,
         a.BACKGROUNDS, a.TIMES, a.WEATHERS, tuple(a.FIGURES),
-    ):  # fmt: skip
+    ):
         words |= dict.fromkeys(group)
     words |= dict.fromkeys(f"{color}_hair" for color in a.HAIR_COLORS)
     words |= dict.fromkeys(f"{color}_eyes" for color in a.EYE_COLORS)

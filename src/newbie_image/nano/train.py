@@ -1,9 +1,9 @@
 """Trains the embedded transformer together with its two text encoders, by flow matching on cached latents.
 
-x_t = t·data + (1 − t)·noise with t from a logit-normal; loss = MSE of the velocity + 0.5·(1 − cosine), places that
-matter (faces, eyes) weighted by the renderer; one caption in ten is empty for both encoders, which is what guidance
-needs. Weights stay float32, arithmetic is bfloat16 by autocast. The run ends after a time, is saved every few
-minutes and resumes where it was.
+x_t = t·data + (1 − t)·noise with t from a logit-normal; loss = MSE of the velocity + 0.5·(1 − cosine),
+places that matter (faces, eyes) weighted by the renderer; one caption in ten is empty for both encoders,
+which is what guidance needs. Weights stay float32, arithmetic is bfloat16 by autocast. The run ends after a
+time, is saved every few minutes and resumes where it was.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Parts(nn.Module):
 
     def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, mask: Tensor, pooled_ids: Tensor,
                 pooled_mask: Tensor) -> Tensor:  # fmt: skip
-        """Velocity of `latents` (batch, 16, height, width) at `timestep` (batch,) under the tokenised captions."""
+        """Velocity of `latents` (batch, 16, height, width) at `timestep` (batch,) under the tokenised
+        captions."""
         tokens = self.text_encoder(ids, mask)
         pooled = self.clip_model(pooled_ids, pooled_mask)
         return self.transformer(latents, timestep, tokens, mask, pooled)
@@ -306,9 +307,13 @@ def train_transformer(
         if now - last_report > 30:
             last_report = now
             entry = {
-                "step": step, "seen": seen, "minutes": round(total, 2), "loss": round(float(np.mean(losses[-40:])), 4),
-                "rate": rate, "per_second": round((seen) / max(1e-9, total * 60), 1),
-            }  # fmt: skip
+                "step": step,
+                "seen": seen,
+                "minutes": round(total, 2),
+                "loss": round(float(np.mean(losses[-40:])), 4),
+                "rate": rate,
+                "per_second": round((seen) / max(1e-9, total * 60), 1),
+            }
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
             report(entry)

@@ -1,4 +1,5 @@
-"""What a character and a scene of the world can be. Every value is a Danbooru tag, or the colour in front of one.
+"""What a character and a scene of the world can be. Every value is a Danbooru tag, or the colour in front
+of one.
 
 The lists are ordered and only ever extended at their end: classifiers and score tables index them.
 """
@@ -272,5 +273,7 @@ CHARACTER_FIELDS: Final = {
     "held": (None, *HELD),
     "pose": POSES,
 }
-"""Each attribute of a character and its values, in order. None within a list means that nothing is there, which
-can be seen and is scored; a character's attribute that is None where its list has no None is hidden, not scored."""
+"""Each attribute of a character and its values, in order. None within a list means that nothing is there,
+which can be seen and is scored; a character's attribute that is None where its list has no None is hidden,
+not
+scored."""

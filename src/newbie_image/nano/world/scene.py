@@ -1,4 +1,5 @@
-"""Scenes as data: who stands where, looks how, in front of what — and the seeded sampler that invents them."""
+"""Scenes as data: who stands where, looks how, in front of what — and the seeded sampler that invents
+them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from newbie_image.nano.world import attributes as a
 
 @dataclass(frozen=True)
 class Character:
-    """One person, completely described. A field that cannot be seen is None (see attributes.CHARACTER_FIELDS)."""
+    """One person, completely described. A field that cannot be seen is None (see
+    attributes.CHARACTER_FIELDS)."""
 
     gender: str
     hair_style: str
@@ -41,8 +43,8 @@ class Scene:
     """A whole picture. `jitter` seeds what has no label: exact places, sizes, clouds, strands of hair.
 
     `interaction` is None or one of attributes.INTERACTIONS and then concerns the first two characters.
-    `time` and `weather` are None where the background has none (plain and indoor backgrounds); a weather of None is
-    clear otherwise.
+    `time` and `weather` are None where the background has none (plain and indoor backgrounds); a weather of
+    None is clear otherwise.
     """
 
     characters: tuple[Character, ...]
@@ -57,7 +59,8 @@ WEIGHTED_BOY_STYLES: Final = ("short_hair", "spiked_hair", "bob_cut", "ponytail"
 
 
 def see(character: Character) -> Character:
-    """The same character with what cannot be seen set to None (a dress hides the top, trousers the legwear, …)."""
+    """The same character with what cannot be seen set to None (a dress hides the top, trousers the legwear,
+    …)."""
     changes: dict[str, str | None] = {}
     if character.bottom == "dress":
         changes |= {"top": None, "top_color": None}
@@ -128,8 +131,8 @@ def sample_scene(seed: int, count: int | None = None, counts: dict[int, float] |
 
 
 def interact(interaction: str, characters: tuple[Character, ...]) -> tuple[Character, ...]:
-    """The first two characters with what their interaction leaves room for: hands that hold each other hold nothing
-    else and take no pose, and people who stand close hide what they would carry between them."""
+    """The first two characters with what their interaction leaves room for: hands that hold each other hold
+    nothing else and take no pose, and people who stand close hide what they would carry between them."""
     first, second = (replace(c, held=None) for c in characters[:2])
     if interaction == "holding_hands" and second.pose not in a.HANDLESS_POSES:
         second = replace(second, pose="standing")
