@@ -33,9 +33,9 @@ def train(
     ),
 ) -> None:
     """Train the embedded model, stage by stage. Every stage goes on where it was stopped."""
-    from newbie_image.nano.recipe import STAGES as known
+    from newbie_image.nano import recipe as stages_of
 
-    if stage != "all" and stage not in known:
+    if stage != "all" and stage not in stages_of.STAGES:
         raise RequestError(f"unknown stage {stage!r}; choose one of {STAGES}")
     if size % 32 or not 64 <= size <= 512:
         raise RequestError(f"size {size} is not allowed; give a multiple of 32 from 64 to 512")

@@ -20,8 +20,10 @@ from newbie_image.nano.captions import sentence_caption
 from newbie_image.nano.world import attributes as a
 from newbie_image.nano.world.scene import sample_scene
 
-XML_SYSTEM_PROMPT: Final = "You are an assistant designed to generate high-quality anime images based on xml format prompts. "
+XML_SYSTEM_PROMPT: Final = (
+    "You are an assistant designed to generate high-quality anime images based on xml format prompts. "
     "<Prompt Start> "
+)
 TAG_SYSTEM_PROMPT: Final = (
     "You are an assistant designed to generate high-quality images with the highest degree of "
     "image-text alignment based on textual prompts. <Prompt Start> "
@@ -32,10 +34,41 @@ OPENING_TAGS: Final = (
     *(
         f"<{name}>"
         for name in (
-            "character", "n", "name", "gender", "appearance", "clothing", "body_type", "expression", "pose", "action",
-            "interaction", "position", "general_tags", "count", "artists", "style", "background", "environment",
-            "perspective", "composition", "atmosphere", "lighting", "weather", "time", "location", "resolution",
-            "quality", "objects", "other", "caption", "scene", "image", "img", "prompt", "document",
+            "character",
+            "n",
+            "name",
+            "gender",
+            "appearance",
+            "clothing",
+            "body_type",
+            "expression",
+            "pose",
+            "action",
+            "interaction",
+            "position",
+            "general_tags",
+            "count",
+            "artists",
+            "style",
+            "background",
+            "environment",
+            "perspective",
+            "composition",
+            "atmosphere",
+            "lighting",
+            "weather",
+            "time",
+            "location",
+            "resolution",
+            "quality",
+            "objects",
+            "other",
+            "caption",
+            "scene",
+            "image",
+            "img",
+            "prompt",
+            "document",
         )
     ),
 )
@@ -45,8 +78,19 @@ SIZE: Final = 1024
 def _pieces() -> list[str]:
     words: dict[str, None] = dict.fromkeys(OPENING_TAGS)
     for group in (
-        a.GENDERS, a.HAIR_STYLES, a.EXPRESSIONS, a.TOPS, a.BOTTOMS, a.LEGWEAR, a.HEADWEAR, a.POSES, a.INTERACTIONS,
-        a.BACKGROUNDS, a.TIMES, a.WEATHERS, tuple(a.FIGURES),
+        a.GENDERS,
+        a.HAIR_STYLES,
+        a.EXPRESSIONS,
+        a.TOPS,
+        a.BOTTOMS,
+        a.LEGWEAR,
+        a.HEADWEAR,
+        a.POSES,
+        a.INTERACTIONS,
+        a.BACKGROUNDS,
+        a.TIMES,
+        a.WEATHERS,
+        tuple(a.FIGURES),
     ):
         words |= dict.fromkeys(group)
     words |= dict.fromkeys(f"{color}_hair" for color in a.HAIR_COLORS)
