@@ -21,7 +21,7 @@ class PreparedText:
     Attributes:
         text: (batch, length, dim), projected and refined caption tokens; padding is zero.
         pooled: (batch, clip_text_dim), projected pooled caption.
-        rotary: tables of [image][caption], (batch, image tokens + length, 1, head_dim/2).
+        rotary: tables of [image][caption], (batch, image tokens + length, 1, head_dim).
         padding: which of these tokens are keys; None when all are.
         grid: image tokens downwards and across.
         lengths: valid caption tokens of each sample, known on the host; None where they were not read back.

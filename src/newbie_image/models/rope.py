@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines of a sequence, each (batch, tokens, 1, head_dim/2) in float32."""
+    """Cosines and sines of a sequence, each (batch, tokens, 1, head_dim) in float32.
+
+    Both channels of a pair have the cosine; the first has the sine with a minus.
+    """
 
     cos: Tensor
     sin: Tensor
@@ -71,12 +74,13 @@ class RotaryTables(nn.Module):
         Args:
             positions: (batch, tokens, axes) integers, each within its axis.
         Returns:
-            Cosines and sines, each (batch, tokens, 1, head_dim/2).
+            Tables of these tokens.
         """
         axes = range(len(self.axes_dims))
         cos = torch.cat([self.get_buffer(f"cos_{axis}")[positions[..., axis]] for axis in axes], dim=-1)
         sin = torch.cat([self.get_buffer(f"sin_{axis}")[positions[..., axis]] for axis in axes], dim=-1)
-        return Rotary(cos.unsqueeze(2), sin.unsqueeze(2))
+        cos, sin = torch.stack([cos, cos], dim=-1), torch.stack([-sin, sin], dim=-1)
+        return Rotary(cos.flatten(-2).unsqueeze(2), sin.flatten(-2).unsqueeze(2))
 
 
 def sequence_positions(lengths: Tensor, rows: int, columns: int, text_length: int) -> Tensor:
@@ -102,15 +106,12 @@ def sequence_positions(lengths: Tensor, rows: int, columns: int, text_length: in
 def rotate(states: Tensor, rotary: Rotary) -> Tensor:
     """Turns each pair of channels by its angle.
 
-    The result lists the first channels of all pairs, then the second ones. Queries and keys are permuted
-    alike, so their products are those of the interleaved order, and nothing has to be interleaved again.
-
     Args:
-        states: (batch, tokens, heads, head_dim) in float32, pairs side by side.
+        states: (batch, tokens, heads, head_dim) in float32.
         rotary: tables for these tokens.
     Returns:
-        (batch, tokens, heads, head_dim) in float32, pairs head_dim/2 apart.
+        (batch, tokens, heads, head_dim) in float32.
     """
-    first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = rotary
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
+    # Rolling by one within pairs exchanges their channels, at a quarter of what taking them apart costs.
+    exchanged = states.unflatten(-1, (-1, 2)).roll(1, dims=-1).flatten(-2)
+    return torch.addcmul(states * rotary.cos, exchanged, rotary.sin)
