@@ -48,7 +48,7 @@ def cache_latents(vae: AutoencoderDC, store: Store, folder: Path, device: torch.
     Writes `latents.npy` (count, 16, size/8, size/8) float16, `statistics.json` and `encoded.txt`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    vae = vae.to(device).eval()  # pyright: ignore
+    vae = vae.to(device, memory_format=torch.channels_last).eval()  # pyright: ignore
     target = folder / "latents.npy"
     side = store.size // 8
     if not (folder / "statistics.json").exists():
