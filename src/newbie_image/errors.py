@@ -1,7 +1,8 @@
 """The exception tree of the project.
 
-Every error that a user can cause is a :class:`NewbieError`. Its message is one line that says what was given,
-what is allowed and how to mend it; the command line prints it and leaves with exit code 2, without a traceback.
+Every error that a user can cause is a :class:`NewbieError`. Its message is one line that says what was
+given, what is allowed and how to mend it; the command line prints it and leaves with exit code 2, without a
+traceback.
 """
 
 from __future__ import annotations
