@@ -115,12 +115,13 @@ def test_every_sampler_draws(pipe: NewbiePipeline, sampler: str) -> None:
 
 def test_guidance_in_two_passes_equals_one_batch(pipe: NewbiePipeline) -> None:
     request = GenerationRequest(XML_PROMPT, "bad", **SMALL, count=2, batch=2)
-    together = done(pipe, request, decode=False).latents
-    pipe.guidance_in_one_batch = False
     try:
+        pipe.guidance_in_one_batch = True
+        together = done(pipe, request, decode=False).latents
+        pipe.guidance_in_one_batch = False
         apart = done(pipe, request, decode=False).latents
     finally:
-        pipe.guidance_in_one_batch = True
+        pipe.guidance_in_one_batch = None
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
 
 

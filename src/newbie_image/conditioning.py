@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,8 @@ def conditioned_velocity(
     guidance: Guidance,
     size: tuple[int, int],
     *,
-    in_one_batch: bool = True,
+    times: Sequence[float] = (),
+    in_one_batch: bool | None = None,
 ) -> VelocityFn:
     """The guided velocity of a batch of pictures of one prompt.
 
@@ -30,19 +32,26 @@ def conditioned_velocity(
         features: as many rows as pictures, or twice as many: the prompt for each, then the negative for each.
         guidance: how the two are combined.
         size: (height/8, width/8).
-        in_one_batch: both halves of guidance in one batch, faster; or one after the other, with less memory.
+        times: when the solver will ask (`Solver.asked_times`): the AdaLN factors of these times are computed now.
+        in_one_batch: both halves of guidance in one batch; or one after the other, with less memory. None takes
+            two passes on the CPU where the two texts are of uneven length (a pass without padding is cheaper
+            there than a larger batch), one batch elsewhere.
 
     Returns:
         (latents (batch, channels, height/8, width/8), t) → velocity, float32.
     """
     prepared = transformer.prepare_text(features.tokens, features.mask, features.pooled, size)
     if not features.negatives:
-        return guided_velocity(guidance, _under(transformer, prepared))
+        return guided_velocity(guidance, _under(transformer, prepared, times))
     count = prepared.batch // 2
-    alone = _under(transformer, prepared.rows(0, count))
+    if in_one_batch is None:
+        in_one_batch = prepared.text.device.type != "cpu" or prepared.padding is None
+    guided = tuple(t for t in times if guidance.active(t))
+    alone_at = tuple(t for t in times if not in_one_batch or not guidance.active(t))
+    alone = _under(transformer, prepared.rows(0, count), alone_at)
     if in_one_batch:
-        return guided_velocity(guidance, alone, paired=one_batch(_under(transformer, prepared)))
-    negative = _under(transformer, prepared.rows(count, 2 * count))
+        return guided_velocity(guidance, alone, paired=one_batch(_under(transformer, prepared, guided)))
+    negative = _under(transformer, prepared.rows(count, 2 * count), guided)
     return guided_velocity(guidance, alone, unconditional=negative)
 
 
@@ -55,9 +64,11 @@ def guidance_of(request: GenerationRequest) -> Guidance:
     )
 
 
-def _under(transformer: Any, prepared: Any) -> VelocityFn:
+def _under(transformer: Any, prepared: Any, times: Sequence[float]) -> VelocityFn:
+    schedule = dict(zip(times, transformer.prepare_schedule(times, prepared), strict=True)) if times else {}
+
     def velocity(latents: Tensor, t: float) -> Tensor:
         timestep = torch.full((latents.shape[0],), t, device=latents.device)
-        return transformer.velocity(latents, timestep, prepared)
+        return transformer.velocity(latents, timestep, prepared, schedule.get(t))
 
     return velocity

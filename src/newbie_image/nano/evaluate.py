@@ -88,18 +88,20 @@ def generate(
         tokens = tokenize(texts, pipeline.tokenizer, pipeline.clip_tokenizer, settings.text)
         features = encode_tokens(tokens, pipeline.text_encoder, pipeline.clip_model, negatives=weight != 1)
         features = features.to(pipeline.transformer.device, pipeline.transformer.dtype)
+        solver = make_solver(sampler or defaults.sampler)
         velocity = conditioned_velocity(
             pipeline.transformer,
             features,
             Guidance(weight, defaults.cfg_truncation, defaults.cfg_renorm),
             size,
+            times=solver.asked_times(grid),
         )
         noise = [
             torch.randn(16, *size, generator=torch.Generator().manual_seed(seed + start + i))
             for i in range(len(part))
         ]
         latents = torch.stack(noise).to(pipeline.transformer.device)
-        for step in make_solver(sampler or defaults.sampler).run(velocity, latents, grid):
+        for step in solver.run(velocity, latents, grid):
             latents = step.latents
         pictures.append(decode_latents(latents, pipeline.vae, pipeline.vae_settings))
         progress(start + len(part))
