@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from newbie_image import GenerationRequest, NewbieError, NewbiePipeline
-from newbie_image.cli.drawing import draw, summary
+from newbie_image.cli.drawing import check_prompt, draw, summary
 from newbie_image.provenance import save_picture
 
 PROMPT = """<character_1>
@@ -54,6 +54,7 @@ def main() -> None:
     request = GenerationRequest(
         PROMPT, negative_prompt=NEGATIVE, steps=STEPS, guidance_scale=GUIDANCE, seed=SEED
     )
+    check_prompt(request)
     drawn = draw(pipe, request)
     sha256 = save_picture(OUTPUT, drawn.pictures[0], request)
     print(f"{Path(OUTPUT).resolve()} written ({summary(drawn.seconds)})\nsha256 {sha256}")

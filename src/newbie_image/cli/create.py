@@ -211,13 +211,12 @@ class Loop:
         print(f"{name} {dict(self.session.describe(self._defaults()))[name]}")
 
     def _draw(self, prompt: str) -> None:
-        from newbie_image.cli.drawing import Stopped, draw, split_count, summary, write_drawn
+        from newbie_image.cli.drawing import Stopped, check_prompt, draw, split_count, summary, write_drawn
         from newbie_image.cli.preview import draw_preview
-        from newbie_image.prompt import parse
 
-        parse(prompt, strict=not self.session.request.tolerant)
-        self._prompt = prompt
         request = self.session.next_request(prompt)
+        check_prompt(request)
+        self._prompt = prompt
         loaded = self._load()
         seeds = list(range(request.seed, request.seed + request.count))
         paths = options.plan_paths(str(Path(self.session.out)) + "/", seeds)
@@ -226,7 +225,7 @@ class Loop:
             label = "drawing" if request.count == 1 else f"{number + 1}/{request.count}"
             try:
                 with _stopping() as stop:
-                    drawn = draw(loaded.pipeline, part, label=label, stopped=stop.is_set)
+                    drawn = draw(loaded.pipeline, part, label=label, warn=number == 0, stopped=stop.is_set)
             except Stopped:
                 self._stopped = True
                 say_note("stopped; Ctrl-C again leaves")

@@ -47,6 +47,30 @@ class WrittenPicture:
     seconds: float
 
 
+def check_prompt(request: GenerationRequest) -> tuple[str, ...]:
+    """Read the prompts before a model is loaded, which can take a while; say what is worth knowing of them.
+
+    Returns:
+        The linter's warnings, a line each. The parser's own come with the stream's first event.
+
+    Raises:
+        PromptError: a prompt cannot be read.
+    """
+    from newbie_image.prompt import parse
+    from newbie_image.prompt.lint import check
+
+    found: list[str] = []
+    for label, text in (("", request.prompt), ("negative prompt, ", request.negative_prompt)):
+        prompt = parse(text, strict=not request.tolerant)
+        found += [
+            f"{label}line {diagnostic.line}, column {diagnostic.column}: {diagnostic.message} ({diagnostic.code})"
+            for diagnostic in check(prompt)
+            if diagnostic.severity == "warning" and diagnostic not in prompt.diagnostics
+        ]
+    say_warnings(found)
+    return tuple(found)
+
+
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """The drawing was stopped between two steps, as asked for."""
 
@@ -56,6 +80,7 @@ def draw(
     request: GenerationRequest,
     *,
     label: str = "drawing",
+    warn: bool = True,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Drawn:
     """Draw a request and show how far it is.
@@ -64,6 +89,7 @@ def draw(
         pipeline: the model.
         request: what is asked for.
         label: stands before the progress bar.
+        warn: say the stream's warnings; they come with the result in any case.
         stopped: asked after each step.
 
     Raises:
@@ -75,7 +101,8 @@ def draw(
             match event:
                 case TextEncoded():
                     warnings = event.warnings
-                    say_warnings(warnings)
+                    if warn:
+                        say_warnings(warnings)
                 case StepDone():
                     advance(event.index, event.total)
                     if stopped():

@@ -73,16 +73,7 @@ def generate(
         raise RequestError(f"seed {request.seed} leaves no room for {count} pictures; give a smaller one")
     choice = options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
-    _check_prompt(request)
     draw_and_write(choice, request, paths, as_json=as_json)
-
-
-def _check_prompt(request: GenerationRequest) -> None:
-    """A broken prompt is named before a model is loaded, which can take a while."""
-    from newbie_image.prompt import parse
-
-    for text in (request.prompt, request.negative_prompt):
-        parse(text, strict=not request.tolerant)
 
 
 def draw_and_write(
@@ -93,16 +84,17 @@ def draw_and_write(
     as_json: bool,
 ) -> None:
     """Load, draw, write, and say what was written: a path or a JSON object a line."""
-    from newbie_image.cli.drawing import draw, split_count, summary, write_drawn
+    from newbie_image.cli.drawing import check_prompt, draw, split_count, summary, write_drawn
     from newbie_image.cli.loading import load_model
     from newbie_image.cli.messages import say_note
 
+    remarks = check_prompt(request)
     loaded = load_model(choice)
     say_note(f"{loaded.name} loaded in {loaded.seconds:.1f} s on {loaded.reason}")
     done = 0
     for part in split_count(request):
         label = "drawing" if request.count == 1 else f"{done + 1}/{request.count}"
-        drawn = draw(loaded.pipeline, part, label=label)
+        drawn = draw(loaded.pipeline, part, label=label, warn=done == 0)
         written = write_drawn(drawn, paths[done : done + part.count])
         for picture, file in zip(drawn.pictures, written, strict=True):
             seconds = {"loading": loaded.seconds, **drawn.seconds, "writing": file.seconds}
@@ -118,7 +110,7 @@ def draw_and_write(
                             "height": picture.image.height,
                             "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
                             "peak_memory": drawn.peak_memory,
-                            "warnings": list(drawn.warnings),
+                            "warnings": [*remarks, *drawn.warnings],
                         },
                         ensure_ascii=False,
                     ),
