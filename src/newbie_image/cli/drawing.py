@@ -63,9 +63,9 @@ def check_prompt(request: GenerationRequest) -> tuple[str, ...]:
     for label, text in (("", request.prompt), ("negative prompt, ", request.negative_prompt)):
         prompt = parse(text, strict=not request.tolerant)
         found += [
-            f"{label}line {diagnostic.line}, column {diagnostic.column}: {diagnostic.message} ({diagnostic.code})"
-            for diagnostic in check(prompt)
-            if diagnostic.severity == "warning" and diagnostic not in prompt.diagnostics
+            f"{label}line {found_at.line}, column {found_at.column}: {found_at.message} ({found_at.code})"
+            for found_at in check(prompt)
+            if found_at.severity == "warning" and found_at not in prompt.diagnostics
         ]
     say_warnings(found)
     return tuple(found)
