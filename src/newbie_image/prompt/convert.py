@@ -1,6 +1,7 @@
 """From one way of writing a prompt to another, with an account of what became of each word.
 
-Everything passes through :class:`Prompt`: other notations are read into one, and every notation is written from one.
+Everything passes through :class:`Prompt`: other notations are read into one, and every notation is written
+from one.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Conversion:
 
 
 def guess(text: str) -> str:
-    """The notation of a text: `json`, `yaml`, `toml`, `a1111` (a list with that program's weights), or what `parse` finds."""
+    """The notation of a text: `json`, `yaml`, `toml`, `a1111` (a list with that program's weights), or what
+    `parse` finds.
+    """
     head = text.lstrip("\ufeff \t\r\n")[:1]
     if head == "{" and '"' in text[:200]:
         return "json"
@@ -67,7 +70,8 @@ def convert(
 
     Args:
         text: the prompt, or its text.
-        to: `xml`, `tags` (a plain list with weight comments), `flat` (the same with `[char1]` prefixes), `sentence`,
+        to: `xml`, `tags` (a plain list with weight comments), `flat` (the same with `[char1]` prefixes),
+            `sentence`,
             `json`, `yaml`, `toml`, `a1111` or `comfyui` (lists with those programs' weights).
         source: the notation of `text`; guessed where it is None.
         strict: how an XML source is read.
@@ -104,7 +108,9 @@ def _read(text: str, notation: str, strict: bool, remarks: list[str]) -> Prompt:
         return load(text, notation)
     if notation in ("a1111", "comfyui"):
         tags, networks = read_weights(text, "comfyui" if notation == "comfyui" else "a1111")
-        remarks += [f"{n} loads nothing here and was left out; name adapters on the command line" for n in networks]
+        remarks += [
+            f"{n} loads nothing here and was left out; name adapters on the command line" for n in networks
+        ]
         items: list[Any] = []
         for tag in tags:
             weight = min(tag.weight, grammar.MAX_WEIGHT)
@@ -154,7 +160,9 @@ def _item(word: Word, weight: float) -> Item:
 
 
 def _spelling(text: str) -> str:
-    """A known tag in the vocabulary's spelling; anything else as it is, with underscores where tags have them."""
+    """A known tag in the vocabulary's spelling; anything else as it is, with underscores where tags have
+    them.
+    """
     entry = vocabulary().get(text)
     return entry.tag if entry else text
 
@@ -164,7 +172,10 @@ def _compound(text: str) -> tuple[list[Word], list[str]]:
     found: list[Word] = []
     unknown: list[str] = []
     words = vocabulary()
-    for piece in re.finditer(rf"[{fields.CJK}、·\s：:。！？]*[{fields.CJK}]+[^\x00-\x7f]*(?:\d*[{fields.CJK}]+)*|[\x21-\x7e]+", text):
+    for piece in re.finditer(
+        rf"[{fields.CJK}、·\s：:。！？]*[{fields.CJK}]+[^\x00-\x7f]*(?:\d*[{fields.CJK}]+)*|[\x21-\x7e]+",
+        text,
+    ):
         if piece.group().isascii():
             entry = words.get(piece.group())
             if entry:
@@ -191,7 +202,9 @@ def _write(prompt: Prompt, to: str, remarks: list[str]) -> str:
     else:
         tags = _plain(prompt)
         if len(prompt.characters) > 1:
-            remarks.append("a plain list does not say whose a tag is; --to flat keeps that as [char1] prefixes")
+            remarks.append(
+                "a plain list does not say whose a tag is; --to flat keeps that as [char1] prefixes"
+            )
     left = sum(1 for tag in prompt.tags if tag.weight == 0)
     if left:
         remarks.append(f"{left} tags of weight 0 were left out")
@@ -249,7 +262,9 @@ def sentence(prompt: Prompt) -> str:
 
 def _person(character: Group, several: bool) -> str:
     def said(*names: str) -> list[str]:
-        tags = (t for name in names for s in character.sections if s.name == name for t in s.tags if t.weight > 0)
+        tags = (
+            t for name in names for s in character.sections if s.name == name for t in s.tags if t.weight > 0
+        )
         return [t.text.replace("_", " ") for t in tags]
 
     gender = next(iter(said("gender")), "1girl")

@@ -78,7 +78,9 @@ class Diagnostic:
 
 
 def apply_edits(text: str, edits: Iterable[Edit]) -> str:
-    """`text` with the edits made. An edit that overlaps an earlier one is left out; equal ones are made once."""
+    """`text` with the edits made. An edit that overlaps an earlier one is left out; equal ones are made
+    once.
+    """
     out: list[str] = []
     position = 0
     last: Edit | None = None

@@ -1,6 +1,7 @@
 """What changed between two prompts, in words, as JSON, and as a patch that makes one out of the other.
 
-A patch has two parts. `edits` replace stretches of the very text it was made from and give the other text to the byte;
+A patch has two parts. `edits` replace stretches of the very text it was made from and give the other text to
+the byte;
 `changes` say what happened to which tag, and are what is applied to any other prompt.
 """
 
@@ -22,7 +23,9 @@ from newbie_image.prompt.vocabulary import vocabulary
 from newbie_image.prompt.write import format_prompt
 
 FORMAT = "newbie-prompt-patch/1"
-Action = Literal["add", "remove", "replace", "weight", "order", "add-block", "remove-block", "version", "kind"]
+Action = Literal[
+    "add", "remove", "replace", "weight", "order", "add-block", "remove-block", "version", "kind"
+]
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -86,7 +89,13 @@ class Patch:
         """The documented JSON shape."""
         changes = [{k: v for k, v in asdict(c).items() if v} | {"words": str(c)} for c in self.changes]
         edits = [{"start": e.start, "end": e.end, "text": e.text} for e in self.edits]
-        return {"format": FORMAT, "base": self.base, "result": self.result, "changes": changes, "edits": edits}
+        return {
+            "format": FORMAT,
+            "base": self.base,
+            "result": self.result,
+            "changes": changes,
+            "edits": edits,
+        }
 
     def to_json(self) -> str:
         return json.dumps(self.as_dict(), ensure_ascii=False, indent=2) + "\n"
@@ -101,13 +110,17 @@ class Patch:
         try:
             values = json.loads(text)
             if values.get("format") != FORMAT:
-                raise PromptError(f"this is no patch of format {FORMAT}; make one with `newbie prompt diff A B --patch`")
+                raise PromptError(
+                    f"this is no patch of format {FORMAT}; make one with `newbie prompt diff A B --patch`"
+                )
             names = ("action", "group", "field", "old", "new")
             changes = tuple(Change(**{k: str(c[k]) for k in names if k in c}) for c in values["changes"])  # type: ignore[arg-type]
             edits = tuple(Edit(int(e["start"]), int(e["end"]), str(e["text"])) for e in values["edits"])
             return cls(str(values["base"]), str(values["result"]), changes, edits)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise PromptError(f"the patch cannot be read ({error}); make it again with `newbie prompt diff`") from None
+            raise PromptError(
+                f"the patch cannot be read ({error}); make it again with `newbie prompt diff`"
+            ) from None
 
 
 def digest(text: str) -> str:
@@ -138,7 +151,9 @@ def _edits(a: str, b: str) -> tuple[Edit, ...]:
     for token in x:
         places.append(places[-1] + len(token))
     codes = SequenceMatcher(None, x, y, autojunk=False).get_opcodes()
-    return tuple(Edit(places[i1], places[i2], "".join(y[j1:j2])) for op, i1, i2, j1, j2 in codes if op != "equal")
+    return tuple(
+        Edit(places[i1], places[i2], "".join(y[j1:j2])) for op, i1, i2, j1, j2 in codes if op != "equal"
+    )
 
 
 def _changes(a: Prompt, b: Prompt) -> list[Change]:
@@ -219,15 +234,19 @@ class _Bag:
 def apply(prompt: Prompt, patch: Patch) -> Prompt:
     """The prompt with a patch applied.
 
-    On the text that the patch was made from the result is the other text to the byte. On any other prompt the changes are
+    On the text that the patch was made from the result is the other text to the byte. On any other prompt the
+    changes are
     made tag by tag.
 
     Raises:
-        PromptError: a change does not fit: the tag to be removed or weighed is not there, or the edits are damaged.
+        PromptError: a change does not fit: the tag to be removed or weighed is not there, or the edits
+            are damaged.
     """
     if digest(prompt.source) == patch.base:
         if any(not 0 <= e.start <= e.end <= len(prompt.source) for e in patch.edits):
-            raise PromptError("the patch's edits lie outside the text; make it again with `newbie prompt diff`")
+            raise PromptError(
+                "the patch's edits lie outside the text; make it again with `newbie prompt diff`"
+            )
         text = apply_edits(prompt.source, patch.edits)
         if digest(text) != patch.result:
             raise PromptError("the patch is damaged: its result is not the one it names; make it again")
@@ -241,7 +260,9 @@ def _apply(prompt: Prompt, change: Change) -> Prompt:
     if change.action == "version":
         return _set_version(prompt, change.new)
     if change.action == "kind":
-        raise PromptError(f"the patch turns {change.old} into {change.new}; that only works on the text it was made from")
+        raise PromptError(
+            f"the patch turns {change.old} into {change.new}; that only works on the text it was made from"
+        )
     if change.action == "add-block":
         if any(g.key == change.group for g in prompt.characters):
             raise PromptError(f"the patch adds {change.group}, which is there already; remove it first")
@@ -277,7 +298,9 @@ def _tag(group: Group, field: str, text: str) -> Tag:
                 if tag.text == text:
                     return tag
     whose = group.key if isinstance(group, Character) else "the general tags"
-    raise PromptError(f"the patch changes {text!r} in {field} of {whose}, where this prompt does not have it; edit by hand")
+    raise PromptError(
+        f"the patch changes {text!r} in {field} of {whose}, where this prompt does not have it; edit by hand"
+    )
 
 
 def _add_block(prompt: Prompt, text: str) -> Prompt:
@@ -289,7 +312,10 @@ def _add_block(prompt: Prompt, text: str) -> Prompt:
 def _set_version(prompt: Prompt, version: str) -> Prompt:
     note = f"<!-- version: {version} -->" if version else ""
     for found in re.finditer(r"<!--\s*version\s*[:：].*?-->\n?", prompt.source, re.IGNORECASE | re.DOTALL):
-        return parse(prompt.source[: found.start()] + (note + "\n" if note else "") + prompt.source[found.end() :], strict=False)
+        return parse(
+            prompt.source[: found.start()] + (note + "\n" if note else "") + prompt.source[found.end() :],
+            strict=False,
+        )
     return parse(f"{note}\n{prompt.source}" if note else prompt.source, strict=False)
 
 

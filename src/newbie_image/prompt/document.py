@@ -227,7 +227,8 @@ class Character(Group):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that was read. Two prompts are equal where their texts are; `meaning()` compares what they say.
+    """A prompt that was read. Two prompts are equal where their texts are; `meaning()` compares what they
+    say.
 
     Args:
         source: the text, as typed.
@@ -320,7 +321,7 @@ class Prompt:
         return without(self, path)
 
     def swap_characters(self, first: int, second: int) -> Prompt:
-        """The prompt with the contents of two character blocks exchanged; numbers and order of blocks stay."""
+        """The prompt with the contents of two character blocks exchanged; numbers and order stay."""
         from newbie_image.prompt.edit import swap_characters
 
         return swap_characters(self, first, second)

@@ -1,6 +1,7 @@
 """Changing a prompt: each function returns a new one whose text differs only where the change is.
 
-The change is made in the source and the result is read again, so that spacing, notes and spelling of everything else stay
+The change is made in the source and the result is read again, so that spacing, notes and spelling of
+everything else stay
 as they were typed.
 """
 
@@ -13,11 +14,36 @@ from newbie_image.prompt import grammar
 from newbie_image.prompt.diagnostics import Edit, apply_edits
 from newbie_image.prompt.document import Character, Comment, Element, Group, Node, Prompt, Section, Tag
 from newbie_image.prompt.parse import parse
-from newbie_image.prompt.write import escape, weight_mark
+from newbie_image.prompt.write import escape, format_prompt, weight_mark
+
+_REPAIRED = frozenset(
+    {
+        "missing-end",
+        "stray-end",
+        "start-for-end",
+        "mismatched-end",
+        "unterminated-comment",
+        "unterminated-cdata",
+    }
+)
 
 
 def _again(prompt: Prompt, *edits: Edit) -> Prompt:
     return parse(apply_edits(prompt.source, edits), strict=False)
+
+
+def _sound(prompt: Prompt) -> Prompt:
+    """The prompt, written anew where it was repaired: an edit in broken text may change its reading."""
+    if any(d.code in _REPAIRED for d in prompt.diagnostics):
+        return parse(format_prompt(prompt), strict=False)
+    return prompt
+
+
+def _sound_group(prompt: Prompt, group: Group) -> tuple[Prompt, Group]:
+    sound = _sound(prompt)
+    if sound is prompt:
+        return prompt, group
+    return sound, next((g for g in sound.groups if g.key == group.key), sound.general)
 
 
 def _list(tags: str | Iterable[str], name: str) -> str:
@@ -39,7 +65,8 @@ def _check_field(group: Group, name: str) -> str:
 
 
 def set_field(prompt: Prompt, group: Group, name: str, tags: str | Iterable[str]) -> Prompt:
-    """The prompt with the tags of one field replaced; the field, and general_tags, are added where they are missing.
+    """The prompt with the tags of one field replaced; the field, and general_tags, are added where they are
+    missing.
 
     Args:
         prompt: an XML prompt.
@@ -51,6 +78,7 @@ def set_field(prompt: Prompt, group: Group, name: str, tags: str | Iterable[str]
         PromptError: the grammar has no such field there.
     """
     name = _check_field(group, name)
+    prompt, group = _sound_group(prompt, group)
     text = _list(tags, name)
     section = next((s for s in group.sections if s.name == name and s.elements), None)
     if section is not None:
@@ -71,7 +99,9 @@ def _add_field(prompt: Prompt, group: Group, name: str, text: str) -> Prompt:
     if holder is not None and name != grammar.CAPTION.name:
         elements = [c for c in holder.children if isinstance(c, Element)]
         at = elements[-1].end if elements else holder.inner_start
-        return _again(prompt, Edit(at, at, _lead(prompt.source, elements[-1].start if elements else at) + field))
+        return _again(
+            prompt, Edit(at, at, _lead(prompt.source, elements[-1].start if elements else at) + field)
+        )
     if name != grammar.CAPTION.name:
         field = f"<{grammar.GENERAL.name}>\n  {field}\n</{grammar.GENERAL.name}>"
     root = next((e for e in prompt.tree if isinstance(e, Element) and e.key in grammar.ROOTS), None)
@@ -90,6 +120,7 @@ def _lead(source: str, start: int) -> str:
 def add_tags(prompt: Prompt, group: Group, name: str, tags: Iterable[str]) -> Prompt:
     """The prompt with tags put behind the last one of a field."""
     name = _check_field(group, name)
+    prompt, group = _sound_group(prompt, group)
     section = next((s for s in group.sections if s.name == name and s.elements), None)
     if section is None:
         return _add_field(prompt, group, name, _list(list(tags), name))
@@ -128,14 +159,19 @@ def with_weight(prompt: Prompt, path: str, weight: float) -> Prompt:
     """
     if not grammar.MIN_WEIGHT <= weight <= grammar.MAX_WEIGHT:
         raise PromptError(f"weight {weight} is outside 0 to 3; choose one within")
+    prompt = _sound(prompt)
     targets: list[Tag | Element] = []
     if path.endswith("]"):
         targets.append(prompt.tag(path))
     else:
         section = _section(prompt, path)
-        targets += section.elements if section else [e for g in prompt.groups if g.key == path for e in g.elements]
+        targets += (
+            section.elements if section else [e for g in prompt.groups if g.key == path for e in g.elements]
+        )
         if not targets:
-            raise PromptError(f"there is nothing at {path!r}; `newbie prompt flatten` lists the paths of a prompt")
+            raise PromptError(
+                f"there is nothing at {path!r}; `newbie prompt flatten` lists the paths of a prompt"
+            )
     edits: list[Edit] = []
     for target in targets:
         siblings = _find(prompt.tree, target)
@@ -176,6 +212,7 @@ def without(prompt: Prompt, path: str) -> Prompt:
     Raises:
         PromptError: there is no tag at that path.
     """
+    prompt = _sound(prompt)
     tag = prompt.tag(path)
     siblings = _find(prompt.tree, tag)
     index = next(i for i, node in enumerate(siblings) if node is tag)
@@ -184,7 +221,9 @@ def without(prompt: Prompt, path: str) -> Prompt:
     if old is not None:
         start = old.start
     before = next((n for n in reversed(siblings[:index]) if isinstance(n, Tag)), None)
-    after = next((n for n in siblings[index + 1 :] if not (isinstance(n, Comment) and n.kind == "cdata")), None)
+    after = next(
+        (n for n in siblings[index + 1 :] if not (isinstance(n, Comment) and n.kind == "cdata")), None
+    )
     if before is not None and not prompt.source[before.end : start].strip(" \t,，、+＋"):
         return _again(prompt, Edit(before.end, end, ""))
     if isinstance(after, Tag | Comment):
@@ -200,6 +239,7 @@ def swap_characters(prompt: Prompt, first: int, second: int) -> Prompt:
     Raises:
         PromptError: one of them is missing.
     """
+    prompt = _sound(prompt)
     a, b = prompt.character(first).elements[0], prompt.character(second).elements[0]
     if a is b:
         return prompt

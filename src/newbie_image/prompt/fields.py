@@ -1,4 +1,6 @@
-"""The text of a field: where one tag ends and the next begins, and what a tag says once its spelling is undone."""
+"""The text of a field: where one tag ends and the next begins, and what a tag says once its spelling is
+undone.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ SEPARATOR = re.compile(r"[,，、\r\n]")
 SEPARATOR_OR_PLUS = re.compile(
     rf"[,，、\r\n]|(?<=[{CJK}])[ \t\u3000]*+[+＋](?=[^\S\r\n]*+[^\s,，、+＋<>&]{{0,8}}?[{CJK}])"
 )
+BOX = re.compile(r"[\s,，、]*([-+.\d]{1,24}(?:\s{0,8},\s{0,8}[-+.\d]{1,24}){3})[\s,，、]*\Z")
 _ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|apos));")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _WEIGHT = re.compile(r"\s*weight\s*[:=：]\s*(.*?)\s*\Z", re.IGNORECASE | re.DOTALL)
@@ -27,9 +30,11 @@ def _entity(match: re.Match[str]) -> str:
 
 
 def decode(raw: str) -> str:
-    r"""The literal text: entities decoded, `\(` with its `\)` and `\[` with its `\]` freed of their backslashes.
+    r"""The literal text: entities decoded, `\(` with its `\)` and `\[` with its `\]` freed of their
+    backslashes.
 
-    An ampersand that begins no entity is an ampersand; `\(^o^)/`, whose bracket has no escaped partner, keeps it.
+    An ampersand that begins no entity is an ampersand; `\(^o^)/`, whose bracket has no escaped partner, keeps
+    it.
     """
     if "\\" in raw:
         for left, right in ("()", "[]"):
@@ -55,12 +60,20 @@ def version_note(inner: str) -> str | None:
     return match.group(1) if match else None
 
 
+_CJK_CHARACTER = re.compile(f"[{CJK}]")
 _WORDY = re.compile(
-    r"\b(?:a|an|the|is|are|was|were|her|his|their|she|he|they|it|who|which|that|there|wearing|standing in|sits|stands)\b",
+    r"\b(?:a|an|the|is|are|was|were|her|his|their|she|he|they|it|who|which|that|there|wearing|standing in|"
+    r"sits|stands)\b",
     re.IGNORECASE,
 )
 _CJK_WORDY = re.compile(r"[的了着在是有]|一个|一位|一名|です|ます|ている|した|して|の[^,，、]*が|[をがは]")
 _STOP = re.compile(r"[.!?](?:\s|\Z)|[。！？]")
+
+
+def items(text: str) -> list[str]:
+    """The literal items between separators, entities decoded first; the kind of a text is told from them."""
+    plain = re.sub(r"\\(?=[()\[\]])", "", _ENTITY.sub(_entity, text))
+    return [item for item in map(str.strip, SEPARATOR_OR_PLUS.split(plain)) if item]
 
 
 def looks_like_sentence(items: list[str]) -> bool:
@@ -75,11 +88,10 @@ def looks_like_sentence(items: list[str]) -> bool:
     for item in items:
         if " " not in item and "_" in item:
             continue
-        cjk = sum(1 for c in item if c >= "\u3041")
-        if cjk > 2:
+        if len(_CJK_CHARACTER.findall(item, 0, 64)) > 2:
             wordy += len(item) > 14 or (len(item) > 4 and _CJK_WORDY.search(item) is not None)
         else:
             words = len(item.split())
             stop = words > 2 and _STOP.search(item) is not None
             wordy += words > 6 or stop or (words > 1 and _WORDY.search(item) is not None)
-    return wordy * 3 >= len(items)
+    return wordy * 2 >= len(items)

@@ -52,6 +52,7 @@ class _Writer:
         self.length = 0
         self.places: list[TagPlace] = []
         self.position = 0
+        self.fixed = 0
 
     def put(self, text: str) -> None:
         if text:
@@ -66,10 +67,10 @@ class _Writer:
 
     def drop_separator(self) -> None:
         """Take back the separator that led to a tag that is left out at the end of its list."""
-        while self.out:
+        while len(self.out) > self.fixed:
             last = self.out[-1]
             kept = _TRAILING.sub("", last)
-            if kept == last or last.isspace() and "\n" in last:
+            if kept == last or (last.isspace() and "\n" in last):
                 return
             self.length -= len(last) - len(kept)
             if kept:
@@ -97,6 +98,7 @@ class _Writer:
                     self.put(", ")
                 self.places.append(TagPlace(node, self.length, self.length + len(node.text), group))
                 self.put(node.text)
+                self.fixed = len(self.out)
                 self.position = max(self.position, node.end)
             elif isinstance(node, Comment):
                 if not dropped:
@@ -144,7 +146,9 @@ class _Writer:
 
 
 def whole_text(prompt: Prompt) -> PlacedText:
-    """The whole prompt as the encoders read it: as typed, comments removed, entities decoded, weight 0 left out."""
+    """The whole prompt as the encoders read it: as typed, comments removed, entities decoded, weight 0 left
+    out.
+    """
     writer = _Writer(prompt.source)
     writer.nodes(prompt.tree, "general", len(prompt.source))
     writer.gap(len(prompt.source))
@@ -219,7 +223,8 @@ def _flat(items: Iterator[FlatTag] | list[FlatTag]) -> PlacedText:
 
 
 def flatten(prompt: Prompt) -> PlacedText:
-    """`[char1]blue_hair, [char1]long_twintails, rainy_day`: one line, with each tag's place in it and in the source.
+    """`[char1]blue_hair, [char1]long_twintails, rainy_day`: one line, with each tag's place in it and in the
+    source.
 
     General tags carry no prefix; tags of weight 0 are left out.
     """
@@ -230,7 +235,8 @@ def group_texts(prompt: Prompt, form: TextForm = "typed") -> dict[str, PlacedTex
     """The text of each group, by its key: `character_1`, …, `general`, each with its tags' places.
 
     Args:
-        form: `typed` gives a character's block as typed, and everything that is no character without the root;
+        form: `typed` gives a character's block as typed, and everything that is no character without the
+            root;
             `flat` gives the tags in a row without prefixes.
     """
     if form == "typed":

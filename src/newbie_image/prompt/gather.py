@@ -28,6 +28,13 @@ def _section_name(path: str) -> str:
     return "text" if grammar.character_number(name.partition("#")[0]) is not None else name
 
 
+def _is_section(node: Element) -> bool:
+    """Whether an element is a field of its own, also while it holds no tag; blocks are none."""
+    if node.path == "environment":
+        return any(isinstance(child, Tag) for child in node.children)
+    return not node.known or node.key not in grammar.CONTAINERS or node.key == "environment"
+
+
 def gather(
     document: Source,
     kind: Kind,
@@ -54,10 +61,9 @@ def gather(
                 elif node.key in grammar.ROOTS and depth == 0 and root is None:
                     root = node.name
                 else:
-                    if node.key not in grammar.CONTAINERS or node.key == "environment" or not node.known:
-                        if node.path != "environment" or any(isinstance(c, Tag) for c in node.children):
-                            group.tags.setdefault(node.path, [])
-                            group.elements.setdefault(node.path, []).append(node)
+                    if _is_section(node):
+                        group.tags.setdefault(node.path, [])
+                        group.elements.setdefault(node.path, []).append(node)
                     if depth == 0 or node.path == node.key:
                         group.blocks.append(node)
                 visit(node.children, inside, depth + 1)

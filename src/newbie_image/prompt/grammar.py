@@ -1,6 +1,7 @@
 """The language's one definition: which elements there are, where they stand and what they hold.
 
-The parser, the checks, the conversions and the schemas (RELAX NG, XSD, JSON Schema) all read the tables of this file;
+The parser, the checks, the conversions and the schemas (RELAX NG, XSD, JSON Schema) all read the tables of
+this file;
 an element that is added here is known everywhere.
 """
 
@@ -131,7 +132,7 @@ POSITIONS: dict[str, tuple[float, float]] = {
 """Place words → the middle of the place, (x, y) in fractions of the picture from its upper left corner."""
 
 _CHARACTER_NAME = re.compile(r"character(?:([_-]?)(\d{1,6}))?\Z")
-_FOUR = re.compile(r"\s*[-+.\d]+\s*(?:,\s*[-+.\d]+\s*){3}\Z")
+_FOUR = re.compile(r"[-+.\d]{1,24}(?:\s{0,8},\s{0,8}[-+.\d]{1,24}){3}\Z")
 _BOX = re.compile(r"\s*".join([r"", *[r"(\d*\.?\d+)", ","] * 3, r"(\d*\.?\d+)", r"\Z"]))
 
 
@@ -160,11 +161,13 @@ def canonical(name: str) -> str | None:
 
 def is_box(text: str) -> bool:
     """Whether a position is written as four numbers, right or wrong."""
-    return len(text) < 120 and _FOUR.match(text) is not None
+    return _FOUR.match(text.strip()) is not None
 
 
 def position_box(text: str) -> tuple[float, float, float, float] | None:
-    """A box `x0,y0,x1,y1` in fractions of the picture, None where the text is no box with 0 ≤ x0 < x1 ≤ 1 (y alike)."""
+    """A box `x0,y0,x1,y1` in fractions of the picture, None where the text is no box with 0 ≤ x0 < x1 ≤ 1 (y
+    alike).
+    """
     match = _BOX.match(text)
     if match is None:
         return None

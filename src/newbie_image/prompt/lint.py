@@ -1,6 +1,7 @@
 """What is probably wrong with a prompt, with stable codes and, where possible, the edit that mends it.
 
-Each rule is a generator over the prompt; :func:`check` adds what the parser had to say and sorts by place. Nothing here
+Each rule is a generator over the prompt; :func:`check` adds what the parser had to say and sorts by place.
+Nothing here
 changes how a prompt is read.
 """
 
@@ -9,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from newbie_image.prompt import grammar
+from newbie_image.prompt import fields, grammar
 from newbie_image.prompt.diagnostics import Diagnostic, Edit, Fix, apply_edits
 from newbie_image.prompt.document import Character, Prompt, Tag
 from newbie_image.prompt.lint_people import PEOPLE_RULES
 from newbie_image.prompt.parse import parse
 from newbie_image.prompt.remarks import Remark, removal
 from newbie_image.prompt.vocabulary import vocabulary
+from newbie_image.prompt.weights import read_weights
+from newbie_image.prompt.write import escape, weight_mark
 
-_A1111 = re.compile(r"^\(+.+:\d+(?:\.\d+)?\)+$|^\(\(+[^()]+\)\)+$")
+_A1111 = re.compile(r"^\(+.+:\s*\d*\.?\d+\)+$|^\(\(+[^()]+\)\)+$|^[^()]+:\s*\d*\.\d+\)$")
 _EXTRA_NETWORK = re.compile(r"^<(?:lora|lyco|hypernet|lora_unet):[^<>]+>$", re.IGNORECASE)
 _SIZE = re.compile(r"^(\d{2,5})\s*[x×*]\s*(\d{2,5})$", re.IGNORECASE)
 _UNSPLIT = frozenset({"n", "artists", "caption", "position", "resolution", "count"})
@@ -54,7 +57,7 @@ def fix(prompt: Prompt, *, strict: bool = True, rounds: int = 8) -> tuple[Prompt
             if diagnostic.fix is None:
                 continue
             edits = diagnostic.fix.edits
-            if any(e.start < t.end and t.start < e.end or e.start == t.start for e in edits for t in taken):
+            if any((e.start < t.end and t.start < e.end) or e.start == t.start for e in edits for t in taken):
                 continue
             taken += edits
             mended.append(diagnostic)
@@ -76,8 +79,15 @@ def misspelt_tags(prompt: Prompt) -> Iterator[Remark]:
             seen[tag.text] = words.correction(tag.text)
         right = seen[tag.text]
         if right is not None:
-            yield Remark("misspelt-tag", "warning", f"{tag.text!r} is no known tag; did you mean {right}?",
-                         tag.start, tag.end, tag.path, Fix(f"write {right}", (Edit(tag.start, tag.end, right),)))  # fmt: skip
+            yield Remark(
+                "misspelt-tag",
+                "warning",
+                f"{tag.text!r} is no known tag; did you mean {right}?",
+                tag.start,
+                tag.end,
+                tag.path,
+                Fix(f"write {right}", (Edit(tag.start, tag.end, right),)),
+            )
 
 
 def spaces(prompt: Prompt) -> Iterator[Remark]:
@@ -87,9 +97,15 @@ def spaces(prompt: Prompt) -> Iterator[Remark]:
         if name not in ("caption",) and " " in tag.text:
             entry = words.get(tag.text)
             if entry is not None:
-                yield Remark("tag-with-spaces", "hint", f"{tag.text!r} is the tag {entry.tag}; tags have underscores",
-                             tag.start, tag.end, tag.path,
-                             Fix(f"write {entry.tag}", (Edit(tag.start, tag.end, entry.tag),)))  # fmt: skip
+                yield Remark(
+                    "tag-with-spaces",
+                    "hint",
+                    f"{tag.text!r} is the tag {entry.tag}; tags have underscores",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                    Fix(f"write {entry.tag}", (Edit(tag.start, tag.end, entry.tag),)),
+                )
 
 
 def duplicates(prompt: Prompt) -> Iterator[Remark]:
@@ -98,7 +114,7 @@ def duplicates(prompt: Prompt) -> Iterator[Remark]:
         first: dict[str, Tag] = {}
         for section in group.sections:
             for tag in section.tags:
-                if section.name in ("caption", "position") or tag.weight == 0:
+                if section.name in ("caption", "position", "gender") or tag.weight == 0:
                     continue
                 key = tag.text.lower().replace(" ", "_")
                 if key in first:
@@ -106,8 +122,16 @@ def duplicates(prompt: Prompt) -> Iterator[Remark]:
                     repair = None
                     if tag.own_weight is None and earlier.section == tag.section:
                         repair = removal(prompt, tag)
-                    yield Remark("duplicate-tag", "warning", f"{tag.text!r} is already there at {earlier.path}; "
-                                 "say it once, with a weight if it matters", tag.start, tag.end, tag.path, repair)  # fmt: skip
+                    yield Remark(
+                        "duplicate-tag",
+                        "warning",
+                        f"{tag.text!r} is already there at {earlier.path}; "
+                        "say it once, with a weight if it matters",
+                        tag.start,
+                        tag.end,
+                        tag.path,
+                        repair,
+                    )
                 else:
                     first[key] = tag
 
@@ -115,23 +139,68 @@ def duplicates(prompt: Prompt) -> Iterator[Remark]:
 def foreign_weights(prompt: Prompt) -> Iterator[Remark]:
     """`(tag:1.2)` and `<lora:…>`, which other programs read and this language does not."""
     for tag in prompt.tags:
-        if tag.text.startswith("(") and _A1111.match(tag.text[:400]):
-            yield Remark("foreign-weight", "warning", f"{tag.text[:60]!r} is written in another program's way and would be "
-                         "read literally; `newbie prompt convert --to xml` makes a weight comment of it",
-                         tag.start, tag.end, tag.path)  # fmt: skip
+        if tag.text[-1:] == ")" and _A1111.match(tag.text[:400]):
+            found, _ = read_weights(tag.text)
+            repair = None
+            if (
+                len(found) == 1
+                and tag.text.startswith("(")
+                and tag.own_weight is None
+                and found[0].weight <= 3
+            ):
+                mended = weight_mark(found[0].weight) + escape(found[0].text)
+                repair = Fix("write a weight comment", (Edit(tag.start, tag.end, mended),))
+            yield Remark(
+                "foreign-weight",
+                "warning",
+                f"{tag.text[:60]!r} is weighed in another program's way and would be "
+                "read letter by letter; write <!-- weight:1.2 --> before the tag",
+                tag.start,
+                tag.end,
+                tag.path,
+                repair,
+            )
         elif tag.text.startswith("<") and _EXTRA_NETWORK.match(tag.text[:400]):
-            yield Remark("extra-network", "warning", f"{tag.text[:60]!r} loads nothing here; name adapters on the command "
-                         "line and remove this", tag.start, tag.end, tag.path, removal(prompt, tag))  # fmt: skip
+            yield Remark(
+                "extra-network",
+                "warning",
+                f"{tag.text[:60]!r} loads nothing here; name adapters on the command line and remove this",
+                tag.start,
+                tag.end,
+                tag.path,
+                removal(prompt, tag),
+            )
 
 
-TAG_RULES = (misspelt_tags, spaces, duplicates, foreign_weights)
+def escaped_twice(prompt: Prompt) -> Iterator[Remark]:
+    """An entity that is still there after decoding: somebody escaped what was escaped already."""
+    for tag in prompt.tags:
+        if "&" in tag.text and (plain := fields.decode(tag.text)) != tag.text:
+            right = escape(plain, prose=tag.section.endswith("caption"))
+            yield Remark(
+                "escaped-twice",
+                "warning",
+                f"{tag.text[:60]!r} reaches the model letter by letter; write {plain[:60]!r}",
+                tag.start,
+                tag.end,
+                tag.path,
+                Fix(f"write {right[:60]}", (Edit(tag.start, tag.end, right),)),
+            )
+
+
+TAG_RULES = (escaped_twice, misspelt_tags, spaces, duplicates, foreign_weights)
 
 
 def no_character(prompt: Prompt) -> Iterator[Remark]:
     """A prompt with elements and without a person."""
     if not prompt.characters:
-        yield Remark("no-character", "warning", "there is no <character_1>; put what belongs to a person into one",
-                     0, 0)  # fmt: skip
+        yield Remark(
+            "no-character",
+            "warning",
+            "there is no <character_1>; put what belongs to a person into one",
+            0,
+            0,
+        )
 
 
 def missing_fields(prompt: Prompt) -> Iterator[Remark]:
@@ -140,10 +209,18 @@ def missing_fields(prompt: Prompt) -> Iterator[Remark]:
         for field in grammar.CHARACTER.fields:
             if field.suggested and character.section(field.name) is None:
                 at = character.elements[0]
-                yield Remark("missing-field", "hint", f"{character.key} has no <{field.name}>: {field.doc}",
-                             at.start, at.inner_start, character.key)  # fmt: skip
+                yield Remark(
+                    "missing-field",
+                    "hint",
+                    f"{character.key} has no <{field.name}>: {field.doc}",
+                    at.start,
+                    at.inner_start,
+                    character.key,
+                )
     if not any(e.key == grammar.GENERAL.name for e in prompt.general.elements):
-        yield Remark("missing-field", "hint", f"there is no <{grammar.GENERAL.name}>: {grammar.GENERAL.doc}", 0, 0)
+        yield Remark(
+            "missing-field", "hint", f"there is no <{grammar.GENERAL.name}>: {grammar.GENERAL.doc}", 0, 0
+        )
 
 
 def empty_fields(prompt: Prompt) -> Iterator[Remark]:
@@ -152,13 +229,25 @@ def empty_fields(prompt: Prompt) -> Iterator[Remark]:
         for section in group.sections:
             for element in section.elements:
                 if not section.tags and not element.children:
-                    yield Remark("empty-field", "warning", f"<{element.name}> is empty; fill it or remove it",
-                                 element.start, element.end, section.path,
-                                 Fix("remove it", (Edit(element.start, element.end, ""),)))  # fmt: skip
+                    yield Remark(
+                        "empty-field",
+                        "warning",
+                        f"<{element.name}> is empty; fill it or remove it",
+                        element.start,
+                        element.end,
+                        section.path,
+                        Fix("remove it", (Edit(element.start, element.end, ""),)),
+                    )
         if isinstance(group, Character) and not group.sections:
             element = group.elements[0]
-            yield Remark("empty-field", "warning", f"<{element.name}> is empty; say what this person looks like",
-                         element.start, element.end, group.key)  # fmt: skip
+            yield Remark(
+                "empty-field",
+                "warning",
+                f"<{element.name}> is empty; say what this person looks like",
+                element.start,
+                element.end,
+                group.key,
+            )
 
 
 def misplaced(prompt: Prompt) -> Iterator[Remark]:
@@ -168,24 +257,54 @@ def misplaced(prompt: Prompt) -> Iterator[Remark]:
             if section.name == "text" and section.tags and not section.elements:
                 tag = section.tags[0]
                 where = f"of {group.key}" if isinstance(group, Character) else "of <general_tags>"
-                yield Remark("loose-text", "warning", f"{tag.text[:40]!r} stands in no field; put it into a field {where}",
-                             tag.start, section.tags[-1].end, section.path)  # fmt: skip
+                yield Remark(
+                    "loose-text",
+                    "warning",
+                    f"{tag.text[:40]!r} stands in no field; put it into a field {where}",
+                    tag.start,
+                    section.tags[-1].end,
+                    section.path,
+                )
             parts = section.path.split(".")
             if group.key == "general" and section.elements and section.elements[0].known:
                 shared = section.name in grammar.GENERAL_FIELDS or section.name in grammar.ENVIRONMENT_FIELDS
                 if section.name in grammar.CHARACTER_FIELDS and not shared:
                     at = section.elements[0]
-                    yield Remark("field-outside-character", "warning", f"<{at.name}> stands in no character; put it into "
-                                 "<character_1>", at.start, at.inner_start, section.path)  # fmt: skip
+                    yield Remark(
+                        "field-outside-character",
+                        "warning",
+                        f"<{at.name}> stands in no character; put it into <character_1>",
+                        at.start,
+                        at.inner_start,
+                        section.path,
+                    )
             if len(parts) > 2 and all(p in grammar.FIELDS for p in parts[1:]) and parts[-2] != "environment":
                 at = section.elements[0]
-                yield Remark("nested-field", "warning", f"<{at.name}> stands inside <{parts[-2]}>; close that first",
-                             at.start, at.inner_start, section.path)  # fmt: skip
-            if isinstance(group, Character) and len(parts) == 2 and section.elements and section.elements[0].known:
-                if section.name in grammar.GENERAL_FIELDS and section.name not in grammar.CHARACTER_FIELDS:
-                    at = section.elements[0]
-                    yield Remark("field-outside-general", "warning", f"<{at.name}> is about the picture; put it into "
-                                 "<general_tags>", at.start, at.inner_start, section.path)  # fmt: skip
+                yield Remark(
+                    "nested-field",
+                    "warning",
+                    f"<{at.name}> stands inside <{parts[-2]}>; close that first",
+                    at.start,
+                    at.inner_start,
+                    section.path,
+                )
+            if (
+                isinstance(group, Character)
+                and len(parts) == 2
+                and section.elements
+                and section.elements[0].known
+                and section.name in grammar.GENERAL_FIELDS
+                and section.name not in grammar.CHARACTER_FIELDS
+            ):
+                at = section.elements[0]
+                yield Remark(
+                    "field-outside-general",
+                    "warning",
+                    f"<{at.name}> is about the picture; put it into <general_tags>",
+                    at.start,
+                    at.inner_start,
+                    section.path,
+                )
 
 
 STRUCTURE_RULES = (no_character, missing_fields, empty_fields, misplaced)
@@ -197,9 +316,15 @@ def _resolution(prompt: Prompt, size: tuple[int, int]) -> Iterator[Remark]:
         for tag in section.tags:
             match = _SIZE.match(tag.text)
             if match and (int(match[1]), int(match[2])) != size:
-                yield Remark("resolution-disagrees", "warning", f"<resolution> says {tag.text}, the picture is "
-                             f"{size[0]}x{size[1]}; the tag does not set the size, the option --resolution does",
-                             tag.start, tag.end, tag.path)  # fmt: skip
+                yield Remark(
+                    "resolution-disagrees",
+                    "warning",
+                    f"<resolution> says {tag.text}, the picture is "
+                    f"{size[0]}x{size[1]}; the tag does not set the size, the option --resolution does",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                )
 
 
 def _field_tags(prompt: Prompt) -> Iterator[tuple[Tag, str]]:

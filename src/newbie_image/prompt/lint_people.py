@@ -14,9 +14,22 @@ from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, vocabulary
 
 _COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
 _PERSONAL = frozenset(
-    {"hair_color", "hair_length", "hairstyle", "bangs", "hair_detail", "eye_color", "eyes", "ears_and_tail", "face",
-     "expression", "eye_state", "body_type", "skin"}
-)  # fmt: skip
+    {
+        "hair_color",
+        "hair_length",
+        "hairstyle",
+        "bangs",
+        "hair_detail",
+        "eye_color",
+        "eyes",
+        "ears_and_tail",
+        "face",
+        "expression",
+        "eye_state",
+        "body_type",
+        "skin",
+    }
+)
 
 
 def _grouped(character: Character) -> dict[str, list[Tag]]:
@@ -40,14 +53,23 @@ def merged(prompt: Prompt) -> Iterator[Remark]:
             continue
         block = character.elements[0]
         what = "names" if named >= 2 else "genders"
-        told = ", ".join(t.text for t in (names.tags if named >= 2 and names else genders.tags if genders else ()))
-        yield Remark("merged-characters", "warning", f"{character.key} has {people} {what} ({told[:80]}); give each person "
-                     "a block of its own", block.start, block.inner_start, character.key,
-                     _split(prompt, character, people))  # fmt: skip
+        told = ", ".join(
+            t.text for t in (names.tags if named >= 2 and names else genders.tags if genders else ())
+        )
+        yield Remark(
+            "merged-characters",
+            "warning",
+            f"{character.key} has {people} {what} ({told[:80]}); give each person a block of its own",
+            block.start,
+            block.inner_start,
+            character.key,
+            _split(prompt, character, people),
+        )
 
 
 def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
-    """Blocks for each person: the k-th name, the k-th gender, and tags dealt out where a second value of a group begins.
+    """Blocks for each person: the k-th name, the k-th gender, and tags dealt out where a second value of a
+    group begins.
 
     Only offered where names or genders and values agree in number and everything is in plain fields.
     """
@@ -57,9 +79,14 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
     if len(character.elements) != 1 or not block.closed or people > 16:
         return None
     fields = [c for c in block.children if isinstance(c, Element)]
-    if any(not e.known or any(isinstance(c, Element) for c in e.children) or e.own_weight is not None for e in fields):
+    if any(
+        not e.known or any(isinstance(c, Element) for c in e.children) or e.own_weight is not None
+        for e in fields
+    ):
         return None
-    if any(tag.own_weight is not None for tag in character.tags) or any(s.name == "text" for s in character.sections):
+    if any(tag.own_weight is not None for tag in character.tags) or any(
+        s.name == "text" for s in character.sections
+    ):
         return None
     blocks: list[list[str]] = [[] for _ in range(people)]
     for section in character.sections:
@@ -74,8 +101,13 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
                 text = ", ".join(escape(t.text) for t in tags)
                 lines.append(f"  <{section.name}>{text}</{section.name}>")
     used = {c.number for c in prompt.characters if c is not character}
-    numbers = [n for n in range(character.number, character.number + people + len(used)) if n not in used][:people]
-    texts = ["\n".join([f"<character_{n}>", *lines, f"</character_{n}>"]) for n, lines in zip(numbers, blocks, strict=True)]
+    numbers = [n for n in range(character.number, character.number + people + len(used)) if n not in used][
+        :people
+    ]
+    texts = [
+        "\n".join([f"<character_{n}>", *lines, f"</character_{n}>"])
+        for n, lines in zip(numbers, blocks, strict=True)
+    ]
     return Fix(f"write {people} blocks", (Edit(block.start, block.end, "\n".join(texts)),))
 
 
@@ -115,9 +147,15 @@ def contradictions(prompt: Prompt) -> Iterator[Remark]:
                 continue
             first = tags[0]
             for tag in tags[1:]:
-                yield Remark("contradiction", "warning", f"{tag.text} contradicts {first.text} in {character.key}: a person "
-                             f"has one {group.replace('_', ' ')}; keep one, or write another character",
-                             tag.start, tag.end, tag.path)  # fmt: skip
+                yield Remark(
+                    "contradiction",
+                    "warning",
+                    f"{tag.text} contradicts {first.text} in {character.key}: a person "
+                    f"has one {group.replace('_', ' ')}; keep one, or write another character",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                )
 
 
 def personal_in_general(prompt: Prompt) -> Iterator[Remark]:
@@ -134,8 +172,15 @@ def personal_in_general(prompt: Prompt) -> Iterator[Remark]:
                 repair = None
                 if len(prompt.characters) == 1:
                     repair = _move(prompt, tag, prompt.characters[0], entry.field)
-                yield Remark("attribute-in-general", "warning", f"{tag.text} belongs to a person; write it into that "
-                             f"character's <{entry.field}>", tag.start, tag.end, tag.path, repair)  # fmt: skip
+                yield Remark(
+                    "attribute-in-general",
+                    "warning",
+                    f"{tag.text} belongs to a person; write it into that character's <{entry.field}>",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                    repair,
+                )
 
 
 def _move(prompt: Prompt, tag: Tag, character: Character, field: str) -> Fix | None:
@@ -158,45 +203,44 @@ def _expected(prompt: Prompt) -> Counter[str] | None:
 
 
 def counts(prompt: Prompt) -> Iterator[Remark]:
-    """`<count>` that disagrees with the blocks."""
+    """`<count>` that disagrees with the blocks. Where a block holds several people, that is said instead."""
     section = prompt.general.section("count")
-    if section is None or not prompt.characters:
+    if section is None or not section.tags or not prompt.characters or next(merged(prompt), None) is not None:
         return
-    total, exact = 0, True
+    exact = True
     told: Counter[str] = Counter()
+    solo = False
     for tag in section.tags:
         match = _COUNT.match(tag.text.lower())
         if match:
-            total += int(match[1])
             told[match[3]] += int(match[1])
             exact &= not match[2]
-        elif tag.text.lower() == "solo" and len(prompt.characters) > 1:
-            yield Remark("count-disagrees", "warning", f"solo, but there are {len(prompt.characters)} characters; "
-                         "remove it", tag.start, tag.end, tag.path)  # fmt: skip
-    if not told:
-        return
-    have = len(prompt.characters)
+        solo |= tag.text.lower() == "solo"
+    have, total = len(prompt.characters), sum(told.values())
     people = _expected(prompt)
-    wrong = total != have if exact else total > have
-    if not wrong and exact and people is not None:
-        wrong = people != told
-    if wrong:
-        first, last = section.tags[0], section.tags[-1]
-        repair = None
-        what = f"{have} characters"
-        if people:
-            right = ", ".join(
-                f"{n}{who}{'s' if n > 1 else ''}" for who in ("girl", "boy", "other") if (n := people[who])
-            )
-            what = right
-            numbers = [t for t in section.tags if _COUNT.match(t.text.lower())]
-            if len(numbers) == len(section.tags) and all(t.own_weight is None for t in numbers) and not any(
-                t.section != first.section or "<" in prompt.source[first.start : last.end] for t in numbers
-            ):
-                repair = Fix(f"write {right}", (Edit(first.start, last.end, right),))
-        said = ", ".join(t.text for t in section.tags)
-        yield Remark("count-disagrees", "warning", f"<count> says {said[:60]}, the blocks say {what}",
-                     first.start, last.end, first.path, repair)  # fmt: skip
+    wrong = bool(told) and (total != have if exact else total > have)
+    wrong |= bool(told) and exact and people is not None and people != told
+    if not wrong and not (solo and have > 1):
+        return
+    first, last = section.tags[0], section.tags[-1]
+    right, repair = f"{have} characters", None
+    if people:
+        right = ", ".join(
+            f"{n}{who}{'s' if n > 1 else ''}" for who in ("girl", "boy", "other") if (n := people[who])
+        )
+        plain = all(_COUNT.match(t.text.lower()) or t.text.lower() == "solo" for t in section.tags)
+        if plain and "<" not in prompt.source[first.start : last.end]:
+            repair = Fix(f"write {right}", (Edit(first.start, last.end, right),))
+    said = ", ".join(t.text for t in section.tags)
+    yield Remark(
+        "count-disagrees",
+        "warning",
+        f"<count> says {said[:60]}, the blocks say {right}",
+        first.start,
+        last.end,
+        first.path,
+        repair,
+    )
 
 
 def numbering(prompt: Prompt) -> Iterator[Remark]:
@@ -206,15 +250,29 @@ def numbering(prompt: Prompt) -> Iterator[Remark]:
     for character in prompt.characters:
         block = character.elements[0]
         if character.number in seen:
-            yield Remark("repeated-number", "warning", f"<{block.name}> is there already; number the characters 1, 2, 3",
-                         block.start, block.inner_start, character.key, repair)  # fmt: skip
+            yield Remark(
+                "repeated-number",
+                "warning",
+                f"<{block.name}> is there already; number the characters 1, 2, 3",
+                block.start,
+                block.inner_start,
+                character.key,
+                repair,
+            )
         seen.add(character.number)
     if seen and seen != set(range(1, len(seen) + 1)):
         missing = next(n for n in range(1, len(seen) + 2) if n not in seen)
         after = next(c for c in prompt.characters if c.number > missing or c.number < 1)
         block = after.elements[0]
-        yield Remark("numbering-gap", "warning", f"there is no character {missing}; number the characters 1, 2, 3 without "
-                     "gaps", block.start, block.inner_start, after.key, repair)  # fmt: skip
+        yield Remark(
+            "numbering-gap",
+            "warning",
+            f"there is no character {missing}; number the characters 1, 2, 3 without gaps",
+            block.start,
+            block.inner_start,
+            after.key,
+            repair,
+        )
 
 
 def _renumber(prompt: Prompt) -> Fix | None:
@@ -242,37 +300,75 @@ def repeated_names(prompt: Prompt) -> Iterator[Remark]:
             name = tag.text.lower().replace(" ", "_")
             other = first.setdefault(name, character)
             if other is not character:
-                yield Remark("repeated-name", "warning", f"{character.key} has the name {tag.text} of {other.key}; the model "
-                             "will draw one person", tag.start, tag.end, tag.path)  # fmt: skip
+                yield Remark(
+                    "repeated-name",
+                    "warning",
+                    f"{character.key} has the name {tag.text} of {other.key}; the model will draw one person",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                )
 
 
 def positions(prompt: Prompt) -> Iterator[Remark]:
     """Unknown places, boxes outside the picture, and two characters on one place."""
     taken: dict[str, Character] = {}
+    guesses = 0
     for character in prompt.characters:
         section = character.section("position")
         for tag in section.tags if section else ():
             text = tag.text.strip().lower().replace(" ", "_").replace("-", "_")
             if grammar.is_box(tag.text):
                 if grammar.position_box(tag.text) is None:
-                    yield Remark("unknown-position", "warning", f"the box {tag.text} is not x0,y0,x1,y1 with "
-                                 "0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1", tag.start, tag.end, tag.path)  # fmt: skip
+                    yield Remark(
+                        "unknown-position",
+                        "warning",
+                        f"the box {tag.text} is not x0,y0,x1,y1 with 0 ≤ x0 < x1 ≤ 1 and 0 ≤ y0 < y1 ≤ 1",
+                        tag.start,
+                        tag.end,
+                        tag.path,
+                    )
                     continue
                 text = ",".join(f"{v:g}" for v in grammar.position_box(tag.text) or ())
             elif text not in grammar.POSITIONS:
-                near = _near_position(text)
-                ask = f"; did you mean {near}?" if near else f"; use one of {', '.join(list(grammar.POSITIONS)[7:14])}, … or a box"
+                near = _near_position(text) if guesses < 100 else None
+                guesses += 1
+                ask = (
+                    f"; did you mean {near}?"
+                    if near
+                    else f"; use one of {', '.join(list(grammar.POSITIONS)[7:14])}, … or a box"
+                )
                 repair = Fix(f"write {near}", (Edit(tag.start, tag.end, near),)) if near else None
-                yield Remark("unknown-position", "warning", f"{tag.text[:40]!r} is no known position{ask}",
-                             tag.start, tag.end, tag.path, repair)  # fmt: skip
+                yield Remark(
+                    "unknown-position",
+                    "warning",
+                    f"{tag.text[:40]!r} is no known position{ask}",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                    repair,
+                )
                 continue
             elif text != tag.text:
-                yield Remark("unknown-position", "hint", f"{tag.text!r} is written {text}", tag.start, tag.end, tag.path,
-                             Fix(f"write {text}", (Edit(tag.start, tag.end, text),)))  # fmt: skip
+                yield Remark(
+                    "unknown-position",
+                    "hint",
+                    f"{tag.text!r} is written {text}",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                    Fix(f"write {text}", (Edit(tag.start, tag.end, text),)),
+                )
             other = taken.setdefault(text, character)
             if other is not character:
-                yield Remark("shared-position", "warning", f"{character.key} stands where {other.key} stands ({text})",
-                             tag.start, tag.end, tag.path)  # fmt: skip
+                yield Remark(
+                    "shared-position",
+                    "warning",
+                    f"{character.key} stands where {other.key} stands ({text})",
+                    tag.start,
+                    tag.end,
+                    tag.path,
+                )
 
 
 def _near_position(text: str) -> str | None:

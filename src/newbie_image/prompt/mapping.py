@@ -1,7 +1,9 @@
 """A prompt as plain values, for JSON, YAML and TOML, and back.
 
-The shape: keys are sections in order (`character_1`, `general_tags`, `environment`, `caption`, or an unknown element); a block
-maps fields to lists; a list holds tags, a weighed one as `{"tag": …, "weight": …}`. `root`, `version` and, for a plain
+The shape: keys are sections in order (`character_1`, `general_tags`, `environment`, `caption`, or an unknown
+element); a block
+maps fields to lists; a list holds tags, a weighed one as `{"tag": …, "weight": …}`. `root`, `version` and,
+for a plain
 list or a sentence, `tags` or `sentence` stand at the top. A field that is weighed as a whole is
 `{"weight": …, "tags": [...]}`.
 """
@@ -29,7 +31,9 @@ def to_mapping(prompt: Prompt) -> dict[str, Any]:
         return out
     if prompt.kind == "sentence":
         weighed = any(tag.own_weight is not None for tag in prompt.tags)
-        out["sentence"] = [_value(tag) for tag in prompt.tags] if weighed else " ".join(t.text for t in prompt.tags)
+        out["sentence"] = (
+            [_value(tag) for tag in prompt.tags] if weighed else " ".join(t.text for t in prompt.tags)
+        )
         return out
     nodes = prompt.tree
     elements = [node for node in nodes if isinstance(node, Element)]
@@ -115,13 +119,13 @@ def from_mapping(values: Mapping[str, Any]) -> Prompt:
     return parse(write(parse("\n".join(lines))))
 
 
-def _lines(values: Mapping[str, Any], lines: list[str], depth: int) -> None:
+def _lines(values: Mapping[str, Any], lines: list[str], depth: int, *, prose: bool = False) -> None:
     if depth > grammar.MAX_DEPTH:
         raise PromptError(f"the values are nested deeper than {grammar.MAX_DEPTH}; flatten the prompt")
     for key, value in values.items():
         name = str(key).partition("#")[0]
         if name == "text":
-            lines.append(_tags(value, name, ", "))
+            lines.append(_tags(value, "caption", weight_mark(1)) if prose else _tags(value, name, ", "))
             continue
         if not name or any(c in name for c in "<>/&\"' \t\r\n"):
             raise PromptError(f"{key!r} is no element name; use letters, digits and underscores")
@@ -130,10 +134,11 @@ def _lines(values: Mapping[str, Any], lines: list[str], depth: int) -> None:
             if "weight" in block:
                 lines.append(weight_mark(_weight(block.pop("weight"))))
             if set(block) == {"tags"} and not isinstance(block["tags"], Mapping):
-                lines.append(f"<{name}>{_tags(block['tags'], name, ', ')}</{name}>")
+                separator = " " if name in grammar.PROSE else ", "
+                lines.append(f"<{name}>{_tags(block['tags'], name, separator)}</{name}>")
                 continue
             lines.append(f"<{name}>")
-            _lines(block, lines, depth + 1)
+            _lines(block, lines, depth + 1, prose=name in grammar.PROSE)
             lines.append(f"</{name}>")
         else:
             lines.append(f"<{name}>{_tags(value, name, ' ' if name in grammar.PROSE else ', ')}</{name}>")
@@ -189,7 +194,11 @@ def load(text: str, kind: str) -> Prompt:
         elif kind == "toml":
             values = tomllib.loads(text)
         else:
-            if "&" in text and "*" in text and any(e.__class__.__name__ == "AliasEvent" for e in _yaml().parse(text)):
+            if (
+                "&" in text
+                and "*" in text
+                and any(e.__class__.__name__ == "AliasEvent" for e in _yaml().parse(text))
+            ):
                 raise PromptError("YAML anchors are not read; write each list out")
             values = _yaml().safe_load(text)
     except PromptError:
@@ -214,18 +223,42 @@ def _yaml_errors(kind: str) -> tuple[type[Exception], ...]:
     return (_yaml().YAMLError,) if kind == "yaml" else ()
 
 
-def _toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML: plain values first, then one table a block."""
-    lines: list[str] = []
-    tables: list[str] = []
-    for key, value in values.items():
-        name = key if key.replace("_", "").isalnum() and key.isascii() else json.dumps(key, ensure_ascii=False)
+def _toml(values: Mapping[str, Any]) -> str:
+    """TOML with one table a block; with dotted keys instead where tables would change the order."""
+    return _tables(values, "") if _tables_keep_order(values) else "".join(_dotted(values, ""))
+
+
+def _tables_keep_order(values: Mapping[str, Any]) -> bool:
+    blocks = [isinstance(value, Mapping) for value in values.values()]
+    inner = (value for value in values.values() if isinstance(value, Mapping))
+    return blocks == sorted(blocks) and all(map(_tables_keep_order, inner))
+
+
+def _key(name: str) -> str:
+    bare = name.replace("_", "").isalnum() and name.isascii()
+    return name if bare else json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _tables(values: Mapping[str, Any], prefix: str) -> str:
+    out: list[str] = []
+    for name, value in values.items():
         if isinstance(value, Mapping):
-            path = f"{prefix}{name}"
-            tables.append(f"\n[{path}]\n" + _toml(value, path + "."))
+            path = f"{prefix}{_key(name)}"
+            out += [f"\n[{path}]\n", _tables(value, path + ".")]
         else:
-            lines.append(f"{name} = {_toml_value(value)}\n")
-    return "".join(lines) + "".join(tables)
+            out.append(f"{_key(name)} = {_toml_value(value)}\n")
+    return "".join(out)
+
+
+def _dotted(values: Mapping[str, Any], prefix: str) -> list[str]:
+    out: list[str] = []
+    for name, value in values.items():
+        path = f"{prefix}{_key(name)}"
+        if isinstance(value, Mapping) and value:
+            out += _dotted(value, path + ".")
+        else:
+            out.append(f"{path} = {_toml_value(value)}\n")
+    return out
 
 
 def _toml_value(value: Any) -> str:

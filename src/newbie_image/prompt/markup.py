@@ -1,8 +1,11 @@
 """Finding the marks in a text: which `<` begins an element, which is just a face.
 
-Two passes, both linear. :func:`scan` finds everything that is shaped like a mark. :func:`match` pairs starts with ends
-on a stack and decides: a known name is always an element; an unknown one only where it is balanced; the rest is text.
-What does not fit becomes a :class:`Problem`, which the strict mode raises and the tolerant one reports as assumed.
+Two passes, both linear. :func:`scan` finds everything that is shaped like a mark. :func:`match` pairs starts
+with ends
+on a stack and decides: a known name is always an element; an unknown one only where it is balanced; the rest
+is text.
+What does not fit becomes a :class:`Problem`, which the strict mode raises and the tolerant one reports as
+assumed.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that does not fit: strict reading stops here, tolerant reading assumes what `assumed` says."""
+    """Something that does not fit: strict reading stops here, tolerant reading assumes `assumed`."""
 
     code: str
     start: int
@@ -62,7 +65,7 @@ def scan(text: str) -> tuple[list[Mark], list[Problem]]:
     found = search(text, position)
     while found:
         start, end = found.span()
-        comment, cdata, dtd, slash, name, attributes, empty = found.groups()
+        comment, _, dtd, slash, name, attributes, empty = found.groups()
         if name:
             if name in keys:
                 key = keys[name]
@@ -122,9 +125,11 @@ class Matching:
 
     Attributes:
         pairs: index of a start mark → index of its end mark; starts and ends that are missing here are text.
-        assumed_ends: index of a mark (or len(marks)) → start marks whose missing end is assumed right before it.
+        assumed_ends: index of a mark (or len(marks)) → start marks whose missing end is assumed right
+            before it.
         stray: indices of end marks that close nothing and are ignored.
-        as_end: indices of start marks that are read as the end of the element of the same name (`<n>miku<n>`).
+        as_end: indices of start marks that are read as the end of the element of the same name
+            (`<n>miku<n>`).
         problems: what did not fit, in no special order.
     """
 
@@ -153,6 +158,10 @@ class _Matcher:
         self.stack: list[_Open] = []
         self.open_by_key: dict[str, list[_Open]] = {}
         self.known: list[_Open] = []
+        self.surplus: dict[str, int] = {}
+        for mark in marks:
+            if mark.known and mark.kind in ("start", "end"):
+                self.surplus[mark.key] = self.surplus.get(mark.key, 0) + (1 if mark.kind == "start" else -1)
 
     def run(self) -> Matching:
         for index, mark in enumerate(self.marks):
@@ -180,7 +189,8 @@ class _Matcher:
                         "start-for-end",
                         mark.start,
                         mark.end,
-                        f"<{mark.name}> stands inside <{self.marks[inner.index].name}>; write </{mark.name}> to close it",
+                        f"<{mark.name}> stands inside <{self.marks[inner.index].name}>; "
+                        f"write </{mark.name}> to close it",
                         f"read as </{mark.name}>",
                     )
                 )
@@ -195,10 +205,18 @@ class _Matcher:
             self.known.append(entry)
 
     def _reads_as_end(self, index: int, key: str) -> bool:
-        """Whether a start inside an element of the same name is its end with the slash forgotten."""
+        """Whether a start inside an element of the same name is its end with the slash forgotten.
+
+        It is, where the text has more starts than ends of this name and the next mark is not the end.
+        """
+        if self.surplus.get(key, 0) < 1:
+            return False
         for following in self.marks[index + 1 : index + 9]:
             if following.kind in ("start", "end") and following.known:
-                return not (following.kind == "end" and following.key == key)
+                if following.kind == "end" and following.key == key:
+                    return False
+                break
+        self.surplus[key] -= 2
         return True
 
     def _bound(self, index: int, key: str) -> None:
@@ -268,7 +286,9 @@ class _Matcher:
             self.known.pop()
 
     def _close_above(self, position: int, index: int, before: str) -> None:
-        """Take everything from `position` off the stack: unknown names become text, known ones lack their end."""
+        """Take everything from `position` off the stack: unknown names become text, known ones lack their
+        end.
+        """
         while len(self.stack) > position:
             entry = self.stack[-1]
             self._remove(entry)

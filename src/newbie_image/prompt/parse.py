@@ -1,7 +1,9 @@
 """Reading a prompt: text in, :class:`Prompt` out, or a :class:`PromptError` that says where and why not.
 
-The reading is linear in the text. :mod:`markup` finds the marks and pairs them; here the tree is built between them and
-each stretch of text is cut into tags. Every node knows where it stands, so that nothing that was typed is lost.
+The reading is linear in the text. :mod:`markup` finds the marks and pairs them; here the tree is built
+between them and
+each stretch of text is cut into tags. Every node knows where it stands, so that nothing that was typed is
+lost.
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 import re
 
 from newbie_image.errors import PromptError
-from newbie_image.prompt import fields, grammar, markup
+from newbie_image.prompt import fields, grammar, markup, naming
 from newbie_image.prompt.diagnostics import Diagnostic, Edit, Fix, Severity
 from newbie_image.prompt.document import Comment, Element, Node, Prompt, Source, Tag
 from newbie_image.prompt.gather import gather
 
+_GUESSES = 200
+"""Diagnostics after which misspelt element names are no longer guessed, so that the reading stays linear."""
 _UNREADABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -49,8 +53,18 @@ class _Frame:
     """An element under construction."""
 
     __slots__ = (
-        "children", "closing", "key", "known", "mark", "own_weight", "path", "pending", "prose", "start", "weight",
-    )  # fmt: skip
+        "children",
+        "closing",
+        "key",
+        "known",
+        "mark",
+        "own_weight",
+        "path",
+        "pending",
+        "prose",
+        "start",
+        "weight",
+    )
 
     def __init__(
         self, mark: int, key: str, known: bool, path: str, own_weight: float | None, weight: float
@@ -80,8 +94,16 @@ class _Builder:
         self.next_number = 1
         self.version: str | None = None
 
-    def say(self, code: str, severity: Severity, message: str, start: int, end: int, path: str = "",
-            fix: Fix | None = None) -> None:  # fmt: skip
+    def say(
+        self,
+        code: str,
+        severity: Severity,
+        message: str,
+        start: int,
+        end: int,
+        path: str = "",
+        fix: Fix | None = None,
+    ) -> None:
         line, column = self.document.place(start)
         self.diagnostics.append(Diagnostic(code, severity, message, start, end, line, column, path, fix))
 
@@ -161,13 +183,16 @@ class _Builder:
         """The literal items of a text without elements, from which its kind is told."""
         out: list[str] = []
         position = 0
-        for mark in self.marks:
-            if mark.kind in ("comment", "declaration"):
-                weighs = mark.kind == "comment" and fields.weight_comment(mark.inner) is not None
+        for index, mark in enumerate(self.marks):
+            if mark.kind in ("comment", "declaration") or index in self.matching.stray:
+                written = fields.weight_comment(mark.inner) if mark.kind == "comment" else None
+                weighs = written is not None and fields.weight_value(written) is not None
                 out += [self.text[position : mark.start], "," if weighs else ""]
                 position = mark.end
-        items = fields.SEPARATOR_OR_PLUS.split("".join([*out, self.text[position:]]))
-        return [fields.decode(item) for item in map(str.strip, items) if item]
+            elif mark.kind == "cdata":
+                out += [self.text[position : mark.start], mark.inner.replace("&", "&amp;")]
+                position = mark.end
+        return fields.items("".join([*out, self.text[position:]]))
 
     def _walk(self) -> None:
         matching, marks = self.matching, self.marks
@@ -232,12 +257,15 @@ class _Builder:
         key = mark.key
         number = grammar.character_number(key) if mark.known else None
         if number is not None:
-            key = self._character(mark, number)
-        if mark.known and (
-            parent.mark < 0 or key in grammar.ROOTS or number is not None or key == "general_tags"
+            key = self._character(index, mark, number)
+        if (
+            (
+                mark.known
+                and (parent.mark < 0 or key in grammar.ROOTS or number is not None or key == "general_tags")
+            )
+            or parent.key in grammar.ROOTS
+            or not parent.path
         ):
-            path = key
-        elif parent.key in grammar.ROOTS or not parent.path:
             path = key
         else:
             path = f"{parent.path}.{key}"
@@ -245,59 +273,30 @@ class _Builder:
             raise self.refuse(
                 f"elements are nested deeper than {grammar.MAX_DEPTH}; flatten the prompt", mark.start
             )
-        self._remark(mark, key, path)
+        for odd in naming.oddities(
+            self.text, self.marks, self.matching, index, key, guess=len(self.diagnostics) < _GUESSES
+        ):
+            self.say(odd.code, "warning", odd.message, mark.start, mark.end, path, odd.fix)
         self.stack.append(_Frame(index, key, mark.known, path, own, weight))
 
-    def _character(self, mark: markup.Mark, number: int) -> str:
+    def _character(self, index: int, mark: markup.Mark, number: int) -> str:
         """The key of a character block: its number, or the first free one; a repeat gets `#2`."""
         if number == 0 and not mark.key.endswith("_0"):
             while self.next_number in self.numbers:
                 self.next_number += 1
             number = self.next_number
-            fix = Fix(f"write <character_{number}>", self._rename(mark, f"character_{number}"))
-            self.say("unnumbered-character", "warning", f"<{mark.name}> has no number; it is read as character {number}",
-                     mark.start, mark.end, f"character_{number}", fix)  # fmt: skip
-        self.numbers[number] = seen = self.numbers.get(number, 0) + 1
-        return f"character_{number}" if seen == 1 else f"character_{number}#{seen}"
-
-    def _rename(self, mark: markup.Mark, name: str) -> tuple[Edit, ...]:
-        """Edits that give an element another name, at its start and at its end."""
-        at = self.text.index(mark.name, mark.start)
-        edits = [Edit(at, at + len(mark.name), name)]
-        index = self.marks.index(mark) if len(self.marks) < 256 else -1
-        end = self.matching.pairs.get(index)
-        if end is not None and self.marks[end].kind == "end":
-            close = self.marks[end]
-            at = self.text.index(close.name, close.start)
-            edits.append(Edit(at, at + len(close.name), name))
-        return tuple(edits)
-
-    def _remark(self, mark: markup.Mark, key: str, path: str) -> None:
-        """Say what is odd about an element's mark."""
-        if not mark.known:
-            near = nearest_element(mark.name)
-            fix = Fix(f"write <{near}>", self._rename(mark, near)) if near else None
-            hint = f"; did you mean <{near}>?" if near else "; it is kept as it is"
-            code = "misspelt-element" if near else "unknown-element"
+            fix = naming.rename(self.text, self.marks, self.matching, index, f"character_{number}")
             self.say(
-                code,
+                "unnumbered-character",
                 "warning",
-                f"<{mark.name}> is no element of this language{hint}",
+                f"<{mark.name}> has no number; it is read as character {number}",
                 mark.start,
                 mark.end,
-                path,
+                f"character_{number}",
                 fix,
             )
-        elif key in grammar.KEPT:
-            self.say("unknown-element", "warning", f"<{mark.name}> is kept as it is; sort its tags into fields with "
-                     "`newbie prompt convert`", mark.start, mark.end, path)  # fmt: skip
-        elif mark.name != mark.name.lower():
-            lower = mark.name.lower()
-            self.say("element-case", "warning", f"<{mark.name}> is read as <{lower}>; element names are small letters",
-                     mark.start, mark.end, path, Fix(f"write <{lower}>", self._rename(mark, lower)))  # fmt: skip
-        if mark.attributes.strip():
-            self.say("attribute", "warning", f"<{mark.name}> has attributes, which this language does not read; "
-                     "put what they say into elements", mark.start, mark.end, path)  # fmt: skip
+        self.numbers[number] = seen = self.numbers.get(number, 0) + 1
+        return f"character_{number}" if seen == 1 else f"character_{number}#{seen}"
 
     def _close(self, start: int, end: int, closed: bool) -> None:
         self._flush()
@@ -306,9 +305,20 @@ class _Builder:
         mark = self.marks[frame.mark]
         inner = mark.end
         element = Element(
-            frame.key, mark.name, frame.known, mark.start, end, inner, start, mark.attributes, frame.own_weight,
-            frame.weight, frame.path, tuple(frame.children), closed,
-        )  # fmt: skip
+            frame.key,
+            mark.name,
+            frame.known,
+            mark.start,
+            end,
+            inner,
+            start,
+            mark.attributes,
+            frame.own_weight,
+            frame.weight,
+            frame.path,
+            tuple(frame.children),
+            closed,
+        )
         self.stack[-1].children.append(element)
         self._close_assumed(end)
 
@@ -316,14 +326,26 @@ class _Builder:
         if frame.pending is not None:
             comment, frame.pending = frame.pending, None
             fix = Fix("remove the weight", (Edit(comment.start, comment.end, ""),))
-            self.say("unused-weight", "warning", "this weight weighs nothing; put it before a tag or an element",
-                     comment.start, comment.end, frame.path, fix)  # fmt: skip
+            self.say(
+                "unused-weight",
+                "warning",
+                "this weight weighs nothing; put it before a tag or an element",
+                comment.start,
+                comment.end,
+                frame.path,
+                fix,
+            )
 
     def _comment(self, mark: markup.Mark) -> None:
         if mark.kind == "declaration":
             if mark.start or mark.end > 1:
-                self.say("declaration", "hint", "the XML declaration is not needed and no model receives it",
-                         mark.start, mark.end)  # fmt: skip
+                self.say(
+                    "declaration",
+                    "hint",
+                    "the XML declaration is not needed and no model receives it",
+                    mark.start,
+                    mark.end,
+                )
             self._note(Comment("declaration", mark.inner, mark.start, mark.end))
             return
         written = fields.weight_comment(mark.inner)
@@ -339,19 +361,32 @@ class _Builder:
             self._note(Comment("note", mark.inner.strip(), mark.start, mark.end))
 
     def _weight(self, mark: markup.Mark, written: str) -> None:
-        self._flush()
         frame = self.stack[-1]
         number = fields.weight_value(written)
         if number is None:
-            self.say("unreadable-weight", "warning", f"weight {written[:40]!r} is no number; write one from 0 to 3, "
-                     "such as <!-- weight:1.2 -->", mark.start, mark.end, frame.path)  # fmt: skip
-            frame.children.append(Comment("note", mark.inner.strip(), mark.start, mark.end))
+            self.say(
+                "unreadable-weight",
+                "warning",
+                f"weight {written[:40]!r} is no number; write one from 0 to 3, such as <!-- weight:1.2 -->",
+                mark.start,
+                mark.end,
+                frame.path,
+            )
+            self._note(Comment("note", mark.inner.strip(), mark.start, mark.end))
             return
+        self._flush()
         value = min(max(number, grammar.MIN_WEIGHT), grammar.MAX_WEIGHT)
         if value != number:
             fix = Fix(f"write weight:{value:g}", (Edit(mark.start, mark.end, f"<!-- weight:{value:g} -->"),))
-            self.say("weight-range", "warning", f"weight {written[:40]} is outside 0 to 3 and acts as {value:g}",
-                     mark.start, mark.end, frame.path, fix)  # fmt: skip
+            self.say(
+                "weight-range",
+                "warning",
+                f"weight {written[:40]} is outside 0 to 3 and acts as {value:g}",
+                mark.start,
+                mark.end,
+                frame.path,
+                fix,
+            )
         self._unused(frame)
         frame.pending = Comment("weight", written, mark.start, mark.end, value)
         frame.children.append(frame.pending)
@@ -371,7 +406,11 @@ class _Builder:
         if start >= end:
             return
         text, frame = self.text, self.stack[-1]
-        if not (frame.prose or (frame.key == "position" and grammar.is_box(text[start:end]))):
+        if frame.key == "position" and (box := fields.BOX.match(text, start, end)):
+            self._part(box.start(1), box.end(1), literal)
+            self._flush()
+            return
+        if not frame.prose:
             separator = fields.SEPARATOR
             if text.find("+", start, end) >= 0 or text.find("＋", start, end) >= 0:
                 separator = fields.SEPARATOR_OR_PLUS
@@ -386,7 +425,7 @@ class _Builder:
             self._part(start, end, literal)
 
     def _part(self, start: int, end: int, literal: bool) -> None:
-        """Add a stretch to the open tag: (start, end without trailing space, literal text, trailing space)."""
+        """Add a stretch to the open tag: start, end without trailing space, literal text, trailing space."""
         piece = self.text[start:end]
         if not self.parts:
             kept = piece.lstrip()
@@ -430,22 +469,3 @@ class _Builder:
         if self.notes:
             frame.children += self.notes
             self.notes = []
-
-
-def nearest_element(name: str) -> str | None:
-    """The known element that a misspelt name most likely means, None where none is near."""
-    import difflib
-
-    if len(name) > 24 or not name.isascii():
-        return None
-    known = [f for f in grammar.FIELDS if len(f) > 2] + [
-        *grammar.ROOTS,
-        "general_tags",
-        "character_1",
-        "name",
-    ]
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
-    if near == ["character_1"]:
-        digits = re.search(r"\d{1,6}\Z", name)
-        return f"character_{digits.group()}" if digits else "character_1"
-    return near[0] if near else None

@@ -22,7 +22,9 @@ class Remark(NamedTuple):
     def diagnostic(self, prompt: Prompt) -> Diagnostic:
         """The diagnostic, with line and column."""
         line, column = prompt.document.place(self.start)
-        return Diagnostic(self.code, self.severity, self.message, self.start, self.end, line, column, self.path, self.fix)
+        return Diagnostic(
+            self.code, self.severity, self.message, self.start, self.end, line, column, self.path, self.fix
+        )
 
 
 def removal(prompt: Prompt, tag: Tag) -> Fix:

@@ -1,6 +1,7 @@
 """The grammar for editors: RELAX NG, XSD and JSON Schema, all made from the tables of :mod:`grammar`.
 
-They serve completion and a first check. The parser accepts more than any of them: faces, several top-level elements, unknown
+They serve completion and a first check. The parser accepts more than any of them: faces, several top-level
+elements, unknown
 elements.
 """
 
@@ -61,12 +62,13 @@ def relax_ng() -> str:
         '  <define name="unknown">',
         "    <element>",
         f"      <anyName><except>{''.join(f'<name>{n}</name>' for n in known)}</except></anyName>",
-        '      <zeroOrMore><choice><text/><ref name="unknown"/><attribute><anyName/></attribute></choice></zeroOrMore>',
+        '      <zeroOrMore><choice><text/><ref name="unknown"/>',
+        "        <attribute><anyName/></attribute></choice></zeroOrMore>",
         "    </element>",
         "  </define>",
         '  <define name="block">',
         "    <choice>",
-        '      <element>',
+        "      <element>",
         f"        <choice>{''.join(f'<name>{n}</name>' for n in _character_names())}</choice>",
         '        <ref name="character.content"/>',
         "      </element>",
@@ -91,7 +93,10 @@ def relax_ng() -> str:
 
 def xml_schema() -> str:
     """XML Schema 1.0; lists the known elements only."""
-    out = ['<?xml version="1.0" encoding="UTF-8"?>', '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">']
+    out = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">',
+    ]
     out.append('  <xs:complexType name="tags" mixed="true"><xs:sequence/></xs:complexType>')
     for block in grammar.BLOCKS:
         out += [
@@ -106,10 +111,16 @@ def xml_schema() -> str:
             )
         out += ["    </xs:choice>", "  </xs:complexType>"]
     elements = [(name, grammar.CHARACTER.name) for name in _character_names()]
-    elements += [(grammar.GENERAL.name, grammar.GENERAL.name), (grammar.ENVIRONMENT.name, grammar.ENVIRONMENT.name)]
+    elements += [
+        (grammar.GENERAL.name, grammar.GENERAL.name),
+        (grammar.ENVIRONMENT.name, grammar.ENVIRONMENT.name),
+    ]
     elements += [(grammar.CAPTION.name, "tags"), *((name, "tags") for name in grammar.KEPT)]
     out += [f'  <xs:element name="{name}" type="{type_}"/>' for name, type_ in elements]
-    out += ['  <xs:complexType name="scene" mixed="true">', '    <xs:choice minOccurs="0" maxOccurs="unbounded">']
+    out += [
+        '  <xs:complexType name="scene" mixed="true">',
+        '    <xs:choice minOccurs="0" maxOccurs="unbounded">',
+    ]
     out += [f'      <xs:element ref="{name}"/>' for name, _ in elements]
     out += ["    </xs:choice>", "  </xs:complexType>"]
     out += [f'  <xs:element name="{root}" type="scene"/>' for root in grammar.ROOTS]
@@ -127,7 +138,8 @@ def json_schema() -> dict[str, Any]:
         } | {"text": {"$ref": "#/$defs/field"}, "weight": {"$ref": "#/$defs/weight"}}
 
     blocks = {
-        block.name: {"type": "object", "description": block.doc, "properties": properties(block)} for block in grammar.BLOCKS
+        block.name: {"type": "object", "description": block.doc, "properties": properties(block)}
+        for block in grammar.BLOCKS
     }
     blocks[grammar.GENERAL.name]["properties"][grammar.ENVIRONMENT.name] = {
         "anyOf": [{"$ref": "#/$defs/field"}, {"$ref": "#/$defs/environment"}]

@@ -1,8 +1,11 @@
 """A list of tags → people and general tags.
 
-One person takes everything personal. With several, each tag is given to the first of these that knows: a `[char2]` prefix,
-a named figure's known looks, the k-th value of an exclusivity group for the k-th person, or the stretch of the list that
-the tag stands in. Every decision is told, and where nothing in the list says whose a tag is, that is told as well.
+One person takes everything personal. With several, each tag is given to the first of these that knows: a
+`[char2]` prefix,
+a named figure's known looks, the k-th value of an exclusivity group for the k-th person, or the stretch of
+the list that
+the tag stands in. Every decision is told, and where nothing in the list says whose a tag is, that is told as
+well.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class Explained:
 
 @dataclass
 class Sorted:
-    """The result: plain values (see :mod:`mapping`), what was done with each tag, and the tags nobody knows."""
+    """The result: plain values (see :mod:`mapping`), what became of each tag, and the tags nobody knows."""
 
     values: dict[str, Any]
     explained: list[Explained] = field(default_factory=list)
@@ -218,7 +221,11 @@ class _Dealer:
 
     def _by_looks(self, order: dict[str, int]) -> None:
         """Tags that belong to the usual look of exactly one of the named figures."""
-        looks = {number: figures().get(name, frozenset()) for name, number in order.items() if number <= self.people}
+        looks = {
+            number: figures().get(name, frozenset())
+            for name, number in order.items()
+            if number <= self.people
+        }
         for tag in self.tags:
             owners = [n for n, look in looks.items() if tag.key in look]
             if not tag.people and len(owners) == 1:
@@ -235,7 +242,11 @@ class _Dealer:
             free = [n for n in range(1, self.people + 1) if all((n,) != t.people for t in group)]
             if open_ and len(open_) == len(free) and len(group) == self.people:
                 for tag, person in zip(open_, free, strict=True):
-                    self._give(tag, person, f"value {person} of {self.people} in the group {tag.group.replace('_', ' ')}")
+                    self._give(
+                        tag,
+                        person,
+                        f"value {person} of {self.people} in the group {tag.group.replace('_', ' ')}",
+                    )
         return {t.order: t.people[0] for t in self.tags if len(t.people) == 1}
 
     def _by_place(self, marks: dict[int, int]) -> None:

@@ -1,6 +1,7 @@
 """Prompts with blanks: `{{name}}` must be filled, `{{name=blue_hair}}` may be.
 
-The templates are the files of assets/templates. Their first comment says what they are for and is left out of the result.
+The templates are the files of assets/templates. Their first comment says what they are for and is left out of
+the result.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Template:
             values: blank → text, as one would type it there.
 
         Raises:
-            PromptError: a value for a blank that is not there, a blank without a value, or a result that cannot be read.
+            PromptError: a value for a blank that is not there, a blank without a value, or a result that
+                cannot be read.
         """
         values = dict(values or {})
         unknown = [name for name in values if name not in self.variables]
@@ -113,7 +115,12 @@ def skeleton(characters: int = 1) -> str:
     """
     if not 1 <= characters <= 16:
         raise PromptError(f"{characters} characters are not possible; choose 1 to 16")
-    places = ("center",), ("left", "right"), ("left", "center", "right"), ("left", "center_left", "center_right", "right")
+    places = (
+        ("center",),
+        ("left", "right"),
+        ("left", "center", "right"),
+        ("left", "center_left", "center_right", "right"),
+    )
     lines: list[str] = []
     for number in range(1, characters + 1):
         place = places[characters - 1][number - 1] if characters <= 4 else "center"

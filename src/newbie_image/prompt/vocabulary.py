@@ -13,17 +13,40 @@ from pathlib import Path
 
 DATA = "vocabulary.tsv"
 FIRM_GROUPS = frozenset(
-    {"gender", "hair_color", "hair_length", "eye_color", "eye_state", "skin_color", "posture", "mouth", "age", "height",
-     "breast_size", "sleeves"}
-)  # fmt: skip
-"""Groups of which one person has one. Other groups (a garment's colour, a hairstyle) only guide the sorting of a
+    {
+        "gender",
+        "hair_color",
+        "hair_length",
+        "eye_color",
+        "eye_state",
+        "skin_color",
+        "posture",
+        "mouth",
+        "age",
+        "height",
+        "breast_size",
+        "sleeves",
+    }
+)
+"""Groups of which one person has one. Other groups (a garment's colour, a hairstyle) only guide the sorting
+of a
 tag list into several people, because a person may well wear two bows."""
 
 BLENDS = {
-    "hair_color": {"multicolored_hair", "two-tone_hair", "gradient_hair", "streaked_hair", "colored_inner_hair",
-                   "split-color_hair", "rainbow_hair", "colored_tips", "dyed_bangs", "roots_(hair)"},
+    "hair_color": {
+        "multicolored_hair",
+        "two-tone_hair",
+        "gradient_hair",
+        "streaked_hair",
+        "colored_inner_hair",
+        "split-color_hair",
+        "rainbow_hair",
+        "colored_tips",
+        "dyed_bangs",
+        "roots_(hair)",
+    },
     "eye_color": {"heterochromia", "multicolored_eyes", "gradient_eyes", "rainbow_eyes"},
-}  # fmt: skip
+}
 """Tags in whose presence two values of a group are no contradiction."""
 
 
@@ -48,7 +71,9 @@ class Entry:
 
 
 def normal(tag: str) -> str:
-    """A tag in the vocabulary's spelling: small letters, underscores for spaces, brackets without backslashes."""
+    """A tag in the vocabulary's spelling: small letters, underscores for spaces, brackets without
+    backslashes.
+    """
     return re.sub(r"\s+", "_", tag.strip().lower()).replace("\\(", "(").replace("\\)", ")")
 
 
@@ -78,7 +103,9 @@ class Vocabulary:
         return entry.group if entry else ""
 
     def field(self, tag: str) -> str | None:
-        """The field of a tag. An unknown tag whose last words are known (`lilac_pleated_skirt`) goes with them."""
+        """The field of a tag. An unknown tag whose last words are known (`lilac_pleated_skirt`) goes with
+        them.
+        """
         entry = self.get(tag)
         if entry is not None:
             return entry.field
@@ -89,10 +116,32 @@ class Vocabulary:
         for begin in range(1, min(len(words), 5)):
             entry = self.entries.get("_".join(words[begin:]))
             if entry is not None:
-                return entry.field if entry.field in ("appearance", "clothing", "background", "objects") else None
-        if len(words) > 1 and words[-1] in ("hair", "eyes", "ears", "tail", "horns", "wings", "skin", "bangs", "pupils"):
+                return (
+                    entry.field
+                    if entry.field in ("appearance", "clothing", "background", "objects")
+                    else None
+                )
+        if len(words) > 1 and words[-1] in (
+            "hair",
+            "eyes",
+            "ears",
+            "tail",
+            "horns",
+            "wings",
+            "skin",
+            "bangs",
+            "pupils",
+        ):
             return "appearance"
-        if len(words) > 1 and words[-1] in ("sleeves", "collar", "trim", "legwear", "footwear", "headwear", "uniform"):
+        if len(words) > 1 and words[-1] in (
+            "sleeves",
+            "collar",
+            "trim",
+            "legwear",
+            "footwear",
+            "headwear",
+            "uniform",
+        ):
             return "clothing"
         if len(words) > 1 and words[-1] in ("background", "sky"):
             return "background"
@@ -138,7 +187,8 @@ class Vocabulary:
         return frozenset(word for tag in self.entries for word in tag.split("_"))
 
     def correction(self, tag: str) -> str | None:
-        """The known tag that a misspelt one most likely means; None for a known tag and for one that resembles none.
+        """The known tag that a misspelt one most likely means; None for a known tag and for one that
+        resembles none.
 
         Each unknown word may have one letter too many, too few, wrong or swapped with its neighbour, and
         underscores may be missing or too many.
@@ -171,7 +221,7 @@ class Vocabulary:
 
 
 def _difference(a: str, b: str) -> int:
-    """1 where two words differ by one letter or one swap of neighbours, 0 where they are equal, 2 otherwise."""
+    """1 where two words differ by a letter or a swap of neighbours, 0 where they are equal, 2 otherwise."""
     if a == b:
         return 0
     begin = 0
@@ -194,7 +244,9 @@ def read(text: str) -> dict[str, Entry]:
             continue
         columns = line.split("\t")
         if len(columns) != 6 or columns[0] in entries:
-            raise ValueError(f"line {number} of the vocabulary must have six columns and a new tag, not {line!r}")
+            raise ValueError(
+                f"line {number} of the vocabulary must have six columns and a new tag, not {line!r}"
+            )
         tag, category, field, group, zh, ja = columns
         entries[tag] = Entry(tag, category, field, group, tuple(zh.split("|")), tuple(ja.split("|")))
     return entries

@@ -1,6 +1,8 @@
-"""The weights of other programs: `(tag:1.2)`, `((tag))` and `[tag]`, read into weighed tags and written from them.
+"""The weights of other programs: `(tag:1.2)`, `((tag))` and `[tag]`, read into weighed tags and written from
+them.
 
-The rules are those of the two programs people come from: round brackets weigh 1.1 each or what stands after the colon;
+The rules are those of the two programs people come from: round brackets weigh 1.1 each or what stands after
+the colon;
 square brackets (A1111 only) weigh 1/1.1; a backslash makes a bracket literal. A bracket inside a word
 (`hatsune_miku_(vocaloid)`) is part of the tag, because that is what people mean who paste tags.
 """

@@ -1,6 +1,8 @@
-"""Words of people → tags: Chinese and Japanese compounds, and English sentences, by the names in the vocabulary.
+"""Words of people → tags: Chinese and Japanese compounds, and English sentences, by the names in the
+vocabulary.
 
-Each function returns what it understood with the place of the word, and the stretches that it did not understand, so that
+Each function returns what it understood with the place of the word, and the stretches that it did not
+understand, so that
 nothing is dropped in silence.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from newbie_image.prompt import fields, grammar
+from newbie_image.prompt import english, fields, grammar
 from newbie_image.prompt.vocabulary import Vocabulary, vocabulary
 
 _CJK = re.compile(f"[{fields.CJK}]")
@@ -22,8 +24,9 @@ _SCHEME_COLOURS = {
     "红": "red", "橙": "orange", "黄": "yellow", "绿": "green", "青": "aqua", "蓝": "blue", "紫": "purple",
     "粉": "pink", "棕": "brown", "白": "white", "黑": "black", "灰": "grey",
 }  # fmt: skip
-_SCHEME = re.compile(f"([{''.join(_SCHEME_COLOURS)}]色?)([{''.join(_SCHEME_COLOURS)}]色?)(?:{'|'.join(_SCHEME_SUFFIX)})")
-_PEOPLE_ZH = {"一": 1, "两": 2, "二": 2, "双": 2, "三": 3, "四": 4, "五": 5, "六": 6}
+_SCHEME = re.compile(
+    f"([{''.join(_SCHEME_COLOURS)}]色?)([{''.join(_SCHEME_COLOURS)}]色?)(?:{'|'.join(_SCHEME_SUFFIX)})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,15 @@ def read_compound(text: str, offset: int = 0) -> tuple[list[Word], list[str]]:
             flush(position)
             for colour in scheme.groups():
                 tag = f"{_SCHEME_COLOURS[colour[0]]}_theme"
-                found.append(Word(scheme.group(), offset + position, offset + scheme.end(), tag, f"{colour[0]} in a colour scheme"))
+                found.append(
+                    Word(
+                        scheme.group(),
+                        offset + position,
+                        offset + scheme.end(),
+                        tag,
+                        f"{colour[0]} in a colour scheme",
+                    )
+                )
             position = scheme.end()
             continue
         for length in range(min(longest, len(text) - position), 0, -1):
@@ -99,42 +110,24 @@ def read_compound(text: str, offset: int = 0) -> tuple[list[Word], list[str]]:
 
 
 def _alone(text: str, position: int) -> bool:
-    """Whether a one-character name stands alone between separators or fillers, so that it is meant as a word."""
+    """Whether a one-character name stands alone between separators or fillers, so that it is meant as a
+    word.
+    """
     before = text[position - 1] if position else ","
     after = text[position + 1] if position + 1 < len(text) else ","
     return all(not _CJK.match(c) or _FILLER.match(c) is not None for c in (before, after))
 
 
-_LEMMAS = {
-    "sits": "sitting", "stands": "standing", "smiles": "smile", "smiling": "smile", "runs": "running", "walks": "walking",
-    "holds": "holding", "jumps": "jumping", "reads": "reading", "waves": "waving", "sleeps": "sleeping", "sings": "singing",
-    "dances": "dancing", "rains": "rain", "raining": "rain", "rainy": "rain", "snowy": "snow", "cries": "crying",
-    "laughs": "laughing", "salutes": "salute", "saluting": "salute", "kneels": "kneeling", "flies": "flying",
-    "colour": "color", "gray": "grey", "violet-haired": "purple-haired", "looks": "looking", "winks": "one_eye_closed",
-    "winking": "one_eye_closed", "frowns": "frown", "frowning": "frown", "angrily": "angry", "blushing": "blush",
-    "blushes": "blush", "umbrellas": "umbrella", "flowers": "flower", "snows": "snowing", "pigtails": "twintails",
-    "uniforms": "uniform", "facing": "facing",
-}  # fmt: skip
-_ARTICLES = frozenset("a an the her his their its own some".split())
-_NOT_ALONE = frozenset(
-    "can general safe text sign key watch original error cover recent detailed bright dark tall old solo other v general "
-    "holding music group day water sensitive everyone letter general tank bar wind star ring bow chain table king queen "
-    "outline border dated duplicate cropped path road light wall weapon animal food plant shadow perspective realistic "
-    "happy cool staff can".split()
-)
-_PERSON = {"girl": "1girl", "woman": "1girl", "lady": "1girl", "maiden": "1girl", "boy": "1boy", "man": "1boy", "guy": "1boy"}
-_PEOPLE = {"girls": "girls", "women": "girls", "boys": "boys", "men": "boys"}
-_NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "2": 2, "3": 3, "4": 4, "5": 5, "6": 6}
 _PLACE = re.compile(
     r"\b(?:on|at|in|to)\s+(?:the\s+)?((?:upper|lower|far|center|centre|middle)?[\s_-]?(?:left|right|center|centre|middle))\b",
     re.IGNORECASE,
 )
 _TOKEN = re.compile(r"[^\s,.;!?()\"“”]+")
-_OTHER_ONE = frozenset({"other", "another", "second"})
 
 
 def read_sentence(text: str) -> tuple[list[Word], list[str]]:
-    """The tags in an English sentence: the longest runs of words that the vocabulary knows, articles left out.
+    """The tags in an English sentence: the longest runs of words that the vocabulary knows, articles left
+    out.
 
     Each "a girl", "another boy", "the other" begins a person, and what follows is said about that person.
 
@@ -153,11 +146,21 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
         lower = token.lower()
         place = places.get(start)
         if place:
-            name = re.sub(r"[\s-]+", "_", place.group(1).lower()).replace("centre", "center").replace("middle", "center")
+            name = (
+                re.sub(r"[\s-]+", "_", place.group(1).lower())
+                .replace("centre", "center")
+                .replace("middle", "center")
+            )
             name = {"center_center": "center"}.get(name, name)
             if name in grammar.POSITIONS:
-                word = Word(place.group(), start, place.end(), f"position:{name}", "a place in the picture", person)
-                begins = not text[:start].strip(" ") or text[:start].rstrip()[-1:] in ".;,:" or text[:start].endswith("and ")
+                word = Word(
+                    place.group(), start, place.end(), f"position:{name}", "a place in the picture", person
+                )
+                begins = (
+                    not text[:start].strip(" ")
+                    or text[:start].rstrip()[-1:] in ".;,:"
+                    or text[:start].endswith("and ")
+                )
                 if begins:
                     pending_place = word
                 else:
@@ -165,15 +168,25 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
                 while index < len(tokens) and tokens[index][1] < place.end():
                     index += 1
                 continue
-        if lower in _NUMBERS and index + 1 < len(tokens) and tokens[index + 1][0].lower() in _PEOPLE:
-            tag = f"{_NUMBERS[lower]}{_PEOPLE[tokens[index + 1][0].lower()]}"
-            found.append(Word(text[start : tokens[index + 1][2]], start, tokens[index + 1][2], tag, "a number of people"))
-            total += _NUMBERS[lower]
+        if (
+            lower in english.NUMBERS
+            and index + 1 < len(tokens)
+            and tokens[index + 1][0].lower() in english.PEOPLE
+        ):
+            tag = f"{english.NUMBERS[lower]}{english.PEOPLE[tokens[index + 1][0].lower()]}"
+            found.append(
+                Word(
+                    text[start : tokens[index + 1][2]], start, tokens[index + 1][2], tag, "a number of people"
+                )
+            )
+            total += english.NUMBERS[lower]
             index += 2
             continue
-        tag = _PERSON.get(lower)
+        tag = english.PERSON.get(lower)
         named = words.get(_join(tokens, index, 2)) or words.get(lower)
-        begins_person = tag is not None or lower in _OTHER_ONE or (lower == "one" and total > 1 and person == 0)
+        begins_person = (
+            tag is not None or lower in english.OTHER_ONE or (lower == "one" and total > 1 and person == 0)
+        )
         if named is not None and named.field == "n":
             begins_person = True
         if begins_person:
@@ -181,11 +194,13 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
             if pending_place is not None:
                 found.append(_about(pending_place, person))
                 pending_place = None
-            found[:] = [_about(w, person) if w.person == 0 and w.reason == "before a person" else w for w in found]
-            if tag is not None or lower in _OTHER_ONE or lower == "one":
+            found[:] = [
+                _about(w, person) if w.person == 0 and w.reason == "before a person" else w for w in found
+            ]
+            if tag is not None or lower in english.OTHER_ONE or lower == "one":
                 following = tokens[index + 1][0].lower() if index + 1 < len(tokens) else ""
-                if tag is None and following in _PERSON:
-                    index, tag = index + 1, _PERSON[following]
+                if tag is None and following in english.PERSON:
+                    index, tag = index + 1, english.PERSON[following]
                 if tag is not None:
                     found.append(Word(token, start, end, tag, "a person", person))
                 index += 1
@@ -206,38 +221,42 @@ def _join(tokens: list[tuple[str, int, int]], index: int, count: int) -> str:
     return "_".join(t[0].lower() for t in tokens[index : index + count])
 
 
-_PARTS = frozenset({"hair", "eyes", "ears", "wings", "horns", "skirt", "dress", "gloves", "boots", "socks"})
-
-
 def _adjectives(
     words: Vocabulary, tokens: list[tuple[str, int, int]], index: int, person: int, found: list[Word]
 ) -> int:
     """Take "long blue hair" as long_hair and blue_hair; 0 where no such run begins at `index`."""
     for count in (4, 3):
         run = [t[0].lower() for t in tokens[index : index + count]]
-        if len(run) < count or run[-1] not in _PARTS:
+        if len(run) < count or run[-1] not in english.PARTS:
             continue
-        said = [w for w in run[:-1] if w not in _ARTICLES and w != "and"]
-        tags = [f"{_LEMMAS.get(w, w)}_{run[-1]}" for w in said]
+        said = [w for w in run[:-1] if w not in english.ARTICLES and w != "and"]
+        tags = [f"{english.LEMMAS.get(w, w)}_{run[-1]}" for w in said]
         if len(said) < 2 or "_".join(run) in words or not all(tag in words for tag in tags):
             continue
         reason = "before a person" if person == 0 else "adjectives of one word"
         for tag, place in zip(tags, tokens[index : index + count], strict=False):
-            found.append(Word(f"{place[0]} {run[-1]}", place[1], tokens[index + count - 1][2], tag, reason, person))
+            found.append(
+                Word(f"{place[0]} {run[-1]}", place[1], tokens[index + count - 1][2], tag, reason, person)
+            )
         return index + count
     return 0
 
 
 def _longest(
-    words: Vocabulary, tokens: list[tuple[str, int, int]], index: int, person: int, found: list[Word], unknown: list[str]
+    words: Vocabulary,
+    tokens: list[tuple[str, int, int]],
+    index: int,
+    person: int,
+    found: list[Word],
+    unknown: list[str],
 ) -> int:
     """Take the longest known run of words that begins at `index`; the index after it."""
     for count in range(min(6, len(tokens) - index), 0, -1):
         raw = [t[0].lower().removesuffix("'s") for t in tokens[index : index + count]]
-        kept = [w for w in raw if w not in _ARTICLES]
-        if not kept or (count > 1 and (raw[-1] in _ARTICLES or raw[0] in _ARTICLES)):
+        kept = [w for w in raw if w not in english.ARTICLES]
+        if not kept or (count > 1 and (raw[-1] in english.ARTICLES or raw[0] in english.ARTICLES)):
             continue
-        options = ["_".join(kept), "_".join(_LEMMAS.get(w, w) for w in kept)]
+        options = ["_".join(kept), "_".join(english.LEMMAS.get(w, w) for w in kept)]
         if kept[-1].endswith("s"):
             options.append("_".join([*kept[:-1], kept[-1][:-1]]))
         if count == 1 and kept[0].endswith("-haired"):
@@ -246,7 +265,7 @@ def _longest(
             options = [kept[0].removesuffix("-eyed").replace("-", "_") + "_eyes"]
         for option in options:
             entry = words.get(option)
-            if entry is None or (count == 1 and option in _NOT_ALONE):
+            if entry is None or (count == 1 and option in english.NOT_ALONE):
                 continue
             start, end = tokens[index][1], tokens[index + count - 1][2]
             written = " ".join(t[0] for t in tokens[index : index + count])
@@ -255,13 +274,6 @@ def _longest(
             found.append(Word(written, start, end, entry.tag, reason, person if personal else 0))
             return index + count
     token = tokens[index][0]
-    if token.lower() not in _ARTICLES and token.lower() not in _SMALL_WORDS:
+    if token.lower() not in english.ARTICLES and token.lower() not in english.SMALL_WORDS:
         unknown.append(token)
     return index + 1
-
-
-_SMALL_WORDS = frozenset(
-    "with and or of in on at to by for from is are was were be being has have had wearing wears wear dressed who which that "
-    "there this these those she he they it her him them as into onto over under near while behind beside both each one "
-    "very with's very together up down out off then where when not no but so".split()
-)

@@ -1,7 +1,9 @@
 """Writing prompts: one canonical layout, from a tree or from plain values.
 
-`write` says only what a model is told; `format_prompt` lays out alike and keeps the notes. Both give the same bytes when
-they are applied to their own result. Text is escaped only where it would be read as something else, so that `<3`, `&` and
+`write` says only what a model is told; `format_prompt` lays out alike and keeps the notes. Both give the same
+bytes when
+they are applied to their own result. Text is escaped only where it would be read as something else, so that
+`<3`, `&` and
 `>_<` stay as people write them.
 """
 
@@ -61,6 +63,8 @@ def written_tag(tag: Tag) -> str:
         text = tag.text
     else:
         text = escape(tag.text, prose=section == "caption")
+        if section == "position" and re.fullmatch(r"[-+.\d]+", text):
+            text = f"&#{ord(text[0])};{text[1:]}"
     return text if tag.own_weight is None else weight_mark(tag.own_weight) + text
 
 
@@ -120,17 +124,26 @@ class _Layout:
         if node.own_weight is not None:
             self.lines.append(indent + weight_mark(node.own_weight))
         separator = " " if node.key in grammar.PROSE else ", "
-        if any(isinstance(child, Element) for child in node.children) or self.holds_elements(node):
+        seen = self.version_seen
+        line = self.inline([child for child in node.children if not isinstance(child, Element)], separator)
+        if any(isinstance(child, Element) for child in node.children) or (line and self.holds_elements(node)):
+            self.version_seen = seen
             self.lines.append(indent + start)
             self.block(node.children, indent + "  ", separator)
             self.lines.append(f"{indent}</{name}>")
         else:
-            self.lines.append(f"{indent}{start}{self.inline(node.children, separator)}</{name}>")
+            self.lines.append(f"{indent}{start}{line}</{name}>")
 
     @staticmethod
     def holds_elements(node: Element) -> bool:
-        """Whether an element of this kind usually holds others, so that it is laid out in lines even without any."""
-        return node.known and (node.key in grammar.ROOTS or node.key == grammar.GENERAL.name) and bool(node.children)
+        """Whether an element of this kind usually holds others, so that it is laid out in lines even without
+        any.
+        """
+        return (
+            node.known
+            and (node.key in grammar.ROOTS or node.key == grammar.GENERAL.name)
+            and bool(node.children)
+        )
 
 
 def _write(prompt: Prompt, notes: bool) -> str:
@@ -142,7 +155,9 @@ def _write(prompt: Prompt, notes: bool) -> str:
 
 
 def write(prompt: Prompt) -> str:
-    """The prompt in canonical form: weights and version kept, notes left out. Applied to its own result it changes nothing."""
+    """The prompt in canonical form: weights and version kept, notes left out. Applied to its own result it
+    changes nothing.
+    """
     return _write(prompt, notes=False)
 
 
