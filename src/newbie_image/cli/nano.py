@@ -28,6 +28,12 @@ def train(
     size: Annotated[int, typer.Option(help="Pixels of a picture's side.")] = 128,
     seed: Annotated[int, typer.Option(help="Seed of both trainings.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best there is if left out.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="Go on from this bundle (name or folder) in a new work folder.")
+    ] = None,
+    freeze_encoder: Annotated[
+        bool, typer.Option(help="Train the decoder alone, so that latents stay valid.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where the stage `export` writes the bundle.")] = Path(
         "bundles/nano"
     ),
@@ -46,8 +52,11 @@ def train(
 
     choice = choose_device(device)
     recipe = replace(Recipe(), size=size, pictures=pictures).seeded(seed)
+    recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, freeze_encoder=freeze_encoder))
     workshop = Workshop(work, recipe, choice.device, report=lambda line: typer.echo(line, err=True))
     typer.echo(f"training on {hardware(choice.device)}", err=True)
+    if start_from is not None:
+        workshop.start_from(start_from)
     for name in stages(stage):
         if name == "autoencoder":
             workshop.autoencoder(autoencoder_minutes)
@@ -75,7 +84,7 @@ def _previewer(work: Path) -> Any:
 @nano_app.command()
 def evaluate(
     bundle: BundleOption = "nano",
-    readers: Annotated[Path, typer.Option(help="Folder of the trained readers.")] = Path(".nano/readers"),
+    readers: Annotated[Path, typer.Option(help="Folder of the trained readers.")] = Path("assets/readers"),
     count: Annotated[
         int, typer.Option(help="Held-out prompts, half with one and half with two people.")
     ] = 300,

@@ -26,7 +26,10 @@ from newbie_image.nano.dataset import Store
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """What decides the autoencoder. Resolution is that of the store."""
+    """What decides the autoencoder. Resolution is that of the store.
+
+    With `freeze_encoder` only the decoder learns on: latents, and whatever was trained on them, stay valid.
+    """
 
     latent_channels: int = 16
     encoder_channels: tuple[int, ...] = (32, 64, 128, 128)
@@ -41,6 +44,7 @@ class AutoencoderRecipe:
     latent_noise: float = 0.1
     edge_weight: float = 0.1
     ema: float = 0.995
+    freeze_encoder: bool = False
     seed: int = 0
 
 
@@ -133,8 +137,11 @@ def train_autoencoder(
         model.load_state_dict(AutoencoderDC.from_pretrained(start_from).state_dict())
     average = build_autoencoder(recipe).to(device, memory_format=torch.channels_last)  # pyright: ignore
     average.load_state_dict(model.state_dict())
+    if recipe.freeze_encoder:
+        model.encoder.requires_grad_(False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
+        trained, lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=0.01, fused=True
     )
     step, spent = 0, 0.0
     state_file = folder / "state.pt"
@@ -142,7 +149,8 @@ def train_autoencoder(
         state = torch.load(state_file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
+        if len(state["optimizer"]["param_groups"][0]["params"]) == len(trained):  # else: freezing changed
+            optimizer.load_state_dict(state["optimizer"])
         step, spent = int(state["step"]), float(state["spent"])
         rng = np.random.default_rng(recipe.seed + step)
 
@@ -187,7 +195,7 @@ def train_autoencoder(
         spread = latent.float().square().mean((0, 2, 3))
         loss = loss + 0.01 * (spread - 1).clamp_min(0).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1

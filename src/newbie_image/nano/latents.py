@@ -52,11 +52,10 @@ def cache_latents(vae: AutoencoderDC, store: Store, folder: Path, device: torch.
     target = folder / "latents.npy"
     side = store.size // 8
     if not (folder / "statistics.json").exists():
-        statistics = measure(vae, store, device)
-        np.lib.format.open_memmap(
-            target, mode="w+", dtype=np.float16, shape=(store.count, 16, side, side)
-        ).flush()
-        (folder / "statistics.json").write_text(json.dumps({"mean": statistics.mean, "std": statistics.std}))
+        write_statistics(folder, measure(vae, store, device))
+    if not target.exists():
+        shape = (store.count, 16, side, side)
+        np.lib.format.open_memmap(target, mode="w+", dtype=np.float16, shape=shape).flush()
     statistics = read_statistics(folder)
     mean = torch.tensor(statistics.mean)[None, :, None, None]
     std = torch.tensor(statistics.std)[None, :, None, None]
@@ -78,6 +77,12 @@ def encoded_count(folder: Path) -> int:
     """How many renders of the store have latents."""
     note = folder / "encoded.txt"
     return int(note.read_text()) if note.exists() else 0
+
+
+def write_statistics(folder: Path, statistics: LatentStatistics) -> None:
+    """Fixes the normalisation of the cache in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "statistics.json").write_text(json.dumps({"mean": statistics.mean, "std": statistics.std}))
 
 
 def read_statistics(folder: Path) -> LatentStatistics:

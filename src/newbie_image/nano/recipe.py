@@ -18,12 +18,20 @@ from typing import Any, Final
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
+from safetensors.torch import load_file, save_file
 
 from newbie_image.errors import CheckpointError
 from newbie_image.nano.autoencoder import AutoencoderRecipe, train_autoencoder
 from newbie_image.nano.dataset import BLOCK, HELD_OUT_SEED, READER_SEED, Store
 from newbie_image.nano.export import assemble, write_bundle
-from newbie_image.nano.latents import cache_latents, encoded_count, read_latents, read_statistics
+from newbie_image.nano.latents import (
+    LatentStatistics,
+    cache_latents,
+    encoded_count,
+    read_latents,
+    read_statistics,
+    write_statistics,
+)
 from newbie_image.nano.readers import (
     Sample,
     character_reader,
@@ -103,13 +111,38 @@ class Workshop:
             self.folder / "reader_renders", count, self.recipe.size, READER_SEED, {1: 0.45, 2: 0.55}
         )
 
+    def start_from(self, bundle: str) -> None:
+        """Goes on from a finished bundle in a new work folder: its autoencoder, normalisation and weights.
+
+        What the work folder already has is left alone.
+        """
+        pipeline = NewbiePipeline.from_pretrained(bundle, torch_dtype=torch.float32)
+        settings = pipeline.settings.vae
+        vae, start = self.folder / "autoencoder" / "vae", self._start()
+        if not vae.exists():
+            pipeline.vae.save_pretrained(vae)
+        if settings.latents_mean is not None and settings.latents_std is not None:
+            statistics = LatentStatistics(settings.latents_mean, settings.latents_std)
+            if not (self.folder / "latents" / "statistics.json").exists():
+                write_statistics(self.folder / "latents", statistics)
+        if not start.exists():
+            start.parent.mkdir(parents=True, exist_ok=True)
+            parts = Parts(self.recipe.transformer)
+            for name in ("text_encoder", "clip_model", "transformer"):
+                getattr(parts, name).load_state_dict(getattr(pipeline, name).state_dict())
+            save_file({name: value.contiguous() for name, value in parts.state_dict().items()}, start)
+
+    def _start(self) -> Path:
+        return self.folder / "transformer" / "start.safetensors"
+
     def render(self, workers: int | None = None) -> None:
         for store in (self.store(), self.reader_store()):
             for done in store.render(workers or max(1, (os.cpu_count() or 2))):
                 if done % (BLOCK * 8) == 0:
                     self.report(f"render: {done} of {store.count} in {store.folder.name}")
 
-    def autoencoder(self, minutes: float, start_from: Path | None = None) -> None:
+    def autoencoder(self, minutes: float) -> None:
+        start = self.folder / "autoencoder" / "vae"
         scenes = (sample_scene(HELD_OUT_SEED + i, counts=COUNTS) for i in range(96))
         held_out = np.stack([render(scene, self.recipe.size) for scene in scenes])
         train_autoencoder(
@@ -120,7 +153,7 @@ class Workshop:
             minutes=minutes,
             device=self.device,
             report=lambda entry: self.report(f"autoencoder: {entry}"),
-            start_from=start_from,
+            start_from=start if start.exists() else None,
         )
 
     def vae(self) -> AutoencoderDC:
@@ -146,7 +179,7 @@ class Workshop:
             if preview is not None:
                 preview(self.pipeline(parts), seen)
 
-        average = train_transformer(
+        train_transformer(
             self.store(),
             read_latents(folder),
             self.folder / "transformer",
@@ -155,8 +188,8 @@ class Workshop:
             device=self.device,
             report=lambda entry: self.report(f"transformer: {entry}"),
             sample=sample,
+            start_from=load_file(self._start()) if self._start().exists() else None,
         )
-        torch.save(average.state_dict(), self.folder / "transformer" / "average.pt")
 
     def pipeline(self, parts: Parts) -> NewbiePipeline:
         """Parts, autoencoder and tokenizers as a pipeline."""

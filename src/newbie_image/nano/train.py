@@ -12,7 +12,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,7 @@ def train_transformer(
     device: torch.device,
     report: Callable[[dict[str, Any]], None] = lambda entry: None,
     sample: Callable[[Parts, int], None] | None = None,
+    start_from: Mapping[str, Tensor] | None = None,
     compiled: bool = False,
     save_every: float = 4.0,
 ) -> Parts:
@@ -222,10 +223,13 @@ def train_transformer(
         minutes: total time of the schedule; the rate falls over its last `cooldown` part.
         report: called with each log entry.
         sample: called with the averaged parts and the samples seen at each save.
+        start_from: state of `Parts` to begin with where the folder has no state of its own.
     """
     torch.manual_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
     parts = Parts(recipe).to(device)
+    if start_from is not None:
+        parts.load_state_dict(start_from)
     average = Parts(recipe).to(device).requires_grad_(False)
     average.load_state_dict(parts.state_dict())
     trained = parts.trained()
