@@ -92,7 +92,7 @@ def test_what_was_looked_for_is_said(tmp_path: Path, tiny_bundle: Path) -> None:
         find_bundle("nowhere")
     with pytest.raises(CheckpointError, match=r"no model_index\.json"):
         find_bundle(tmp_path)
-    with pytest.raises(CheckpointError, match="is a file"):
+    with pytest.raises(CheckpointError, match="no weight file"):
         find_bundle(tiny_bundle / "newbie.json")
 
 

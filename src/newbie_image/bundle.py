@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from newbie_image.errors import CheckpointError, ConfigError, RequestError
 from newbie_image.request import SAMPLERS, SIZE_MULTIPLE, GenerationRequest
 
 INDEX_FILE = "model_index.json"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
 SETTINGS_FILE = "newbie.json"
 COMPONENTS = (
     "transformer",
@@ -96,6 +96,7 @@ class Preset(_Strict):
     cfg_renorm: float | None = Field(default=None, ge=0, le=100)
     sampler: str | None = None
     shift: float | None = Field(default=None, gt=0, le=100)
+    grid: Literal["uniform", "simple"] | None = None
     system_prompt_xml: str | None = None
     system_prompt_tags: str | None = None
     negative_system_prompt: Literal["written", "always", "never"] | None = None
@@ -118,6 +119,7 @@ class Defaults(_Strict):
     cfg_renorm: float = Field(default=0.0, ge=0, le=100)
     sampler: Literal["euler", "midpoint", "heun", "dpmpp_2m", "res_multistep"] = "midpoint"
     shift: float = Field(default=6.0, gt=0, le=100)
+    grid: Literal["uniform", "simple"] = "uniform"
 
 
 class BundleSettings(_Strict):
@@ -177,10 +179,15 @@ def read_settings(folder: Path) -> BundleSettings:
         ConfigError: if it is no JSON, has an unknown key or a value out of range; names the key.
     """
     path = folder / SETTINGS_FILE
+    return parse_settings(read_json(path), path)
+
+
+def parse_settings(content: dict[str, Any], where: Path) -> BundleSettings:
+    """The settings in a JSON object; ``where`` is named in the ConfigError."""
     try:
-        return BundleSettings.model_validate(read_json(path))
+        return BundleSettings.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_complaint(error, BundleSettings)}") from None
+        raise ConfigError(f"{where}: {_first_complaint(error, BundleSettings)}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -233,7 +240,8 @@ def bundle_names() -> list[str]:
 
 
 def find_bundle(name_or_path: str | Path) -> Path:
-    """The folder of a bundle, from a path or the name of one that came with the installation.
+    """Where a model lies: the folder of a bundle, by its path or by the name of one that came with the
+    installation, or a folder or file with weights in another layout.
 
     Raises:
         CheckpointError: says what was looked for and where.
@@ -246,15 +254,18 @@ def find_bundle(name_or_path: str | Path) -> Path:
         for place in bundle_places():
             if (place / named / INDEX_FILE).is_file():
                 return place / named
+    if _has_weights(given):
+        return given
     known = ", ".join(bundle_names()) or "none"
     if given.is_dir():
         raise CheckpointError(
-            f"{given} has no {INDEX_FILE}, so it is no bundle; give a folder that has one, "
+            f"{given} has no {INDEX_FILE} and no weight files; give a folder that has them, "
             f"or the name of an embedded model ({known})"
         )
     if given.exists():
         raise CheckpointError(
-            f"{given} is a file; give the bundle's folder (with {INDEX_FILE}), or an embedded model ({known})"
+            f"{given} is no weight file; give the bundle's folder (with {INDEX_FILE}), a weight file "
+            f"({', '.join(WEIGHT_SUFFIXES)}), or an embedded model ({known})"
         )
     raise CheckpointError(
         f"no model {named!r}: there is no such folder, and no embedded model of that name; embedded: {known}"
@@ -272,7 +283,8 @@ def content_hash(folder: Path) -> str:
     sampled = False
     for path in _counted_files(folder):
         size = path.stat().st_size
-        total.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
+        inside = path.name if path == folder else path.relative_to(folder).as_posix()
+        total.update(f"{inside}\0{size}\0".encode())
         if size <= _WHOLE_FILE:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
@@ -285,13 +297,23 @@ def content_hash(folder: Path) -> str:
     return f"{'sha256-sampled' if sampled else 'sha256'}:{total.hexdigest()}"
 
 
-def _counted_files(folder: Path) -> Iterator[Path]:
-    for name in (INDEX_FILE, SETTINGS_FILE):
-        if (folder / name).is_file():
-            yield folder / name
-    for component in COMPONENTS:
+def _counted_files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
+    named = [folder / name for name in (INDEX_FILE, SETTINGS_FILE) if (folder / name).is_file()]
+    for component in (*COMPONENTS, "text_encoder_2", "tokenizer_2"):
         inside = (path for path in (folder / component).rglob("*") if path.is_file())
-        yield from sorted(path for path in inside if not path.name.startswith("."))
+        named += sorted(path for path in inside if not path.name.startswith("."))
+    # Layouts without such folders: what holds weights counts.
+    return named or sorted(path for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
+
+
+def _has_weights(path: Path) -> bool:
+    """Whether a file is a weight file, or a folder has some, at most two folders deep."""
+    if path.is_file():
+        return path.suffix in WEIGHT_SUFFIXES
+    places = (path, *(child for child in path.iterdir() if child.is_dir())) if path.is_dir() else ()
+    return any(file.suffix in WEIGHT_SUFFIXES for place in places for file in place.iterdir())
 
 
 def _first_complaint(error: ValidationError, model: type[BaseModel]) -> str:

@@ -8,7 +8,7 @@ no memory behind.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +20,11 @@ from torch import Tensor
 
 from newbie_image.bundle import (
     BundleSettings,
-    VaeSettings,
     content_hash,
-    find_bundle,
-    read_settings,
     write_settings,
 )
-from newbie_image.checkpoints.components import check_fit, load_components, load_vae
+from newbie_image.checkpoints.components import check_fit
+from newbie_image.checkpoints.opening import open_model
 from newbie_image.conditioning import conditioned_velocity, guidance_of
 from newbie_image.decoding import decode_latents, to_images
 from newbie_image.devices import bring_to_device, cast_module, compute_device, dtype_name
@@ -112,7 +110,7 @@ class NewbiePipeline(DiffusionPipeline):
         self.vae_settings = self.settings.vae
         self.vae_name: str | None = None
         self.bundle_folder: Path | None = None
-        self.guidance_in_one_batch = True
+        self.guidance_in_one_batch: bool | None = None
         self._attention = "auto"
         self._release_encoders = False
         self._content_hash: str | None = None
@@ -124,32 +122,27 @@ class NewbiePipeline(DiffusionPipeline):
         *,
         torch_dtype: torch.dtype | None = None,
         vae: Any = None,
+        parts: Mapping[str, str | Path] | None = None,
         attention: str = "auto",
     ) -> NewbiePipeline:
-        """Load a bundle, strictly, onto the CPU. Nothing is downloaded and no code of the bundle's is run.
+        """Load a model, strictly, onto the CPU. Nothing is downloaded and no code beside the weights is run.
 
         Args:
-            pretrained_model_name_or_path: a bundle's folder, or the name of an embedded model (``nano``).
+            pretrained_model_name_or_path: an embedded model's name (``nano``), or a folder or file in any
+                layout that is known: a bundle, the published folder, ComfyUI's files, diffusers', a training
+                checkpoint.
             torch_dtype: of the models' weights; None keeps the files'.
-            vae: another autoencoder: its folder, a bundle's folder or name, or the object itself.
+            vae: another autoencoder: its folder or file, a bundle's folder or name, or the object itself.
+            parts: ``transformer``, ``text_encoder``, ``clip_model`` or ``vae`` → file or folder elsewhere.
             attention: ``auto``, ``sdpa``, ``flash`` or ``math``.
 
         Raises:
             CheckpointError, ConfigError: one line that names what is wrong.
         """
-        folder = find_bundle(pretrained_model_name_or_path)
-        settings = read_settings(folder)
-        parts = load_components(folder, torch_dtype, skip=() if vae is None else ("vae",))
-        if vae is not None:
-            named = isinstance(vae, (str, Path))
-            parts["vae"] = load_vae(vae, torch_dtype) if named else vae
-        pipeline = cls(**parts)
-        pipeline.settings = settings
-        pipeline.bundle_folder = folder
-        # Scale, shift and statistics of the bundle are those of its own autoencoder.
-        pipeline.vae_settings = settings.vae if vae is None else VaeSettings()
-        if vae is not None:
-            pipeline.vae_name = Path(vae).name if isinstance(vae, (str, Path)) else type(vae).__name__
+        opened = open_model(pretrained_model_name_or_path, torch_dtype, vae=vae, parts=parts)
+        pipeline = cls(**opened.components)
+        pipeline.settings, pipeline.vae_settings = opened.settings, opened.vae_settings
+        pipeline.vae_name, pipeline.bundle_folder = opened.vae_name, opened.path
         pipeline.attention = attention
         return pipeline
 
@@ -331,15 +324,16 @@ class NewbiePipeline(DiffusionPipeline):
         steps = cast("int", request.steps)
         batches = [initial[start : start + request.batch] for start in range(0, request.count, request.batch)]
         for number, batch in enumerate(batches):
+            grid = time_grid(steps, cast("float", request.shift), cast("str", request.grid))
+            solver = make_solver(cast("str", request.sampler))
             velocity = conditioned_velocity(
                 self.transformer,
                 features.expand(len(batch)),
                 guidance_of(request),
                 (batch.shape[2], batch.shape[3]),
+                times=solver.asked_times(grid),
                 in_one_batch=self.guidance_in_one_batch,
             )
-            grid = time_grid(steps, cast("float", request.shift))
-            solver = make_solver(cast("str", request.sampler))
             walk = solver.run(velocity, batch.to(device), grid)
             reply: Reply = None
             final = batch

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16
+GRIDS = ("uniform", "simple")
 SAMPLERS = ("euler", "midpoint", "heun", "dpmpp_2m", "res_multistep")
 
 
@@ -37,6 +38,7 @@ class GenerationRequest:
         cfg_renorm: limit of the guided velocity's norm against the conditional one's; 0 is off.
         sampler: one of SAMPLERS.
         shift: time shift, > 0; 1 is none.
+        grid: how times are spread before the shift, one of GRIDS.
         seed: 0 … 2^63 − 1. Picture i of a request has seed + i.
         count: number of pictures.
         preset: a named set of defaults of the bundle.
@@ -61,6 +63,7 @@ class GenerationRequest:
     tolerant: bool = False
     batch: int = 1
     tiled: bool = False
+    grid: str | None = None
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -77,6 +80,8 @@ class GenerationRequest:
         _check_number("shift", self.shift, 0.01, 100.0)
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise RequestError(f"unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
+        if self.grid is not None and self.grid not in GRIDS:
+            raise RequestError(f"unknown time grid {self.grid!r}; choose one of {', '.join(GRIDS)}")
 
 
 def _check_seed(seed: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from newbie_image.checkpoints.components import check_fit, load_component, load_components, load_vae
+from newbie_image.checkpoints.components import check_fit, load_component, load_components
 from newbie_image.errors import CheckpointError, ConfigError, NewbieError
 from tests import tiny
 
@@ -130,14 +130,6 @@ def test_a_bundle_may_not_name_any_class(copy: Path, library: str, name: str) ->
 def test_transformers_own_gemma_name_is_understood(copy: Path) -> None:
     model = load_component(copy / "text_encoder", "transformers", "Gemma3TextModel", None)
     assert type(model).__name__ == "GemmaTextModel"
-
-
-def test_a_vae_from_elsewhere(copy: Path) -> None:
-    assert load_vae(copy / "vae").config.latent_channels == 16
-    assert load_vae(str(copy), torch.bfloat16).dtype == torch.bfloat16
-    assert "no VAE 'nothing'" in refusal(CheckpointError, lambda: load_vae("nothing"))
-    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
-    assert "is a file" in refusal(CheckpointError, lambda: load_vae(file))
 
 
 def test_components_of_two_models_do_not_go_together(tiny_bundle: Path) -> None:

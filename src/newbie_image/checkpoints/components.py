@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from newbie_image.bundle import COMPONENTS, INDEX_FILE, find_bundle, read_json
+from newbie_image.bundle import COMPONENTS, INDEX_FILE, read_json
 from newbie_image.checkpoints.load import build_and_load, find_weights, unknown_keys
 from newbie_image.errors import CheckpointError, ConfigError, NewbieError
 from newbie_image.latents import latent_channels, latent_scale
@@ -92,32 +92,6 @@ def load_component(folder: Path, library: str, class_name: str, dtype: torch.dty
     )
 
 
-def load_vae(name_or_path: str | Path, dtype: torch.dtype | None = None) -> Any:
-    """An autoencoder from elsewhere: its own folder, a bundle's folder, or the name of an embedded bundle.
-
-    Raises:
-        CheckpointError: says what was looked for.
-    """
-    given = Path(name_or_path).expanduser()
-    if given.is_file():
-        raise CheckpointError(f"{given} is a file; give the autoencoder's folder (config.json and weights)")
-    folder = given if (given / "config.json").is_file() else None
-    if folder is None:
-        try:
-            folder = find_bundle(name_or_path) / "vae"
-        except CheckpointError:
-            raise CheckpointError(
-                f"no VAE {str(name_or_path)!r}: no folder with a config.json or {INDEX_FILE} is there, and "
-                "no embedded model has that name"
-            ) from None
-    class_name = read_json(folder / "config.json").get("_class_name")
-    if not isinstance(class_name, str):
-        raise ConfigError(
-            f"{folder / 'config.json'} has no _class_name; a diffusers autoencoder's config is needed"
-        )
-    return load_component(folder, "diffusers", class_name, dtype)
-
-
 def check_fit(parts: Mapping[str, Any]) -> None:
     """Refuse components that were not made for each other, before any of them runs.
 
@@ -163,10 +137,17 @@ def _load_model(folder: Path, kind: type[nn.Module], dtype: torch.dtype | None) 
     unknown_keys(config, set(parameters) - {"self", "args", "kwargs"}, path)
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
     return build_and_load(
-        cast("Callable[[], nn.Module]", lambda: _constructed(path, kind, arguments)),
+        cast("Callable[[], nn.Module]", lambda: constructed(path, kind, arguments)),
         find_weights(folder),
         dtype,
     )
+
+
+def gemma_keys() -> set[str]:
+    """Every key that the config of a Gemma 3 text model may have."""
+    from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
+
+    return {*Gemma3TextConfig().to_dict(), *_GEMMA_EXTRA}
 
 
 def _load_gemma(folder: Path, dtype: torch.dtype | None) -> nn.Module:
@@ -178,12 +159,12 @@ def _load_gemma(folder: Path, dtype: torch.dtype | None) -> nn.Module:
     config = read_json(path)
     if config.get("model_type") != "gemma3_text":
         raise ConfigError(f"{path} has model_type {config.get('model_type')!r}; 'gemma3_text' is needed")
-    unknown_keys(config, {*Gemma3TextConfig().to_dict(), *_GEMMA_EXTRA}, path)
+    unknown_keys(config, gemma_keys(), path)
 
     def build() -> GemmaTextModel:
-        settings = _constructed(path, Gemma3TextConfig, config)
+        settings = constructed(path, Gemma3TextConfig, config)
         settings._attn_implementation = "sdpa"
-        return _constructed(path, GemmaTextModel, {"config": settings})
+        return constructed(path, GemmaTextModel, {"config": settings})
 
     return build_and_load(build, find_weights(folder), dtype)
 
@@ -192,7 +173,7 @@ def _load_scheduler(folder: Path, kind: Any) -> Any:
     path = folder / "scheduler_config.json"
     config = read_json(path)
     unknown_keys(config, set(inspect.signature(kind.__init__).parameters) - {"self"}, path)
-    return _constructed(path, kind, {key: value for key, value in config.items() if not key.startswith("_")})
+    return constructed(path, kind, {key: value for key, value in config.items() if not key.startswith("_")})
 
 
 def _load_tokenizer(folder: Path, kind: Any) -> Any:
@@ -211,7 +192,7 @@ def _load_tokenizer(folder: Path, kind: Any) -> Any:
     return tokenizer
 
 
-def _constructed(path: Path, kind: Any, arguments: Mapping[str, Any]) -> Any:
+def constructed(path: Path, kind: Any, arguments: Mapping[str, Any]) -> Any:
     """An instance; what its constructor refuses becomes one line that names the config."""
     try:
         return kind(**arguments)

@@ -19,14 +19,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from newbie_image.bundle import read_json
+from newbie_image.bundle import WEIGHT_SUFFIXES, read_json
 from newbie_image.checkpoints.layouts import Piece, Shape
 from newbie_image.errors import CheckpointError
 
 SAFETENSORS_INDEX = ".safetensors.index.json"
 INDEX_SUFFIXES = (SAFETENSORS_INDEX, ".bin.index.json")
-PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
-WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
+PICKLE_SUFFIXES = WEIGHT_SUFFIXES[1:]
 _NESTED = ("state_dict", "model", "module", "ema", "model_ema")
 _DTYPES = {
     "F64": torch.float64,
