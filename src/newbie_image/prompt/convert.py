@@ -177,11 +177,12 @@ def _compound(text: str) -> tuple[list[Word], list[str]]:
         text,
     ):
         if piece.group().isascii():
-            entry = words.get(piece.group())
+            latin = piece.group().strip("+.;:!?")
+            entry = words.get(latin)
             if entry:
-                found.append(Word(piece.group(), piece.start(), piece.end(), entry.tag, "a tag"))
-            else:
-                unknown.append(piece.group())
+                found.append(Word(latin, piece.start(), piece.end(), entry.tag, "a tag"))
+            elif latin:
+                unknown.append(latin)
             continue
         more, missed = read_compound(piece.group(), piece.start())
         found += more

@@ -157,7 +157,7 @@ class _Builder:
         self.matching = matching = markup.match(marks)
         problems += matching.problems
         if problems:
-            problems.sort(key=lambda p: p.start)
+            problems.sort(key=lambda p: (not p.code.startswith("unterminated"), p.start))
             if self.strict:
                 raise self.refuse(problems[0].message, problems[0].start)
             for p in problems:
@@ -406,7 +406,7 @@ class _Builder:
         if start >= end:
             return
         text, frame = self.text, self.stack[-1]
-        if frame.key == "position" and (box := fields.BOX.match(text, start, end)):
+        if frame.key == "position" and self._alone(end) and (box := fields.BOX.match(text, start, end)):
             self._part(box.start(1), box.end(1), literal)
             self._flush()
             return
@@ -423,6 +423,11 @@ class _Builder:
                 start = found.end()
         if start < end:
             self._part(start, end, literal)
+
+    def _alone(self, end: int) -> bool:
+        """Whether a stretch up to `end` is all the text that its element has."""
+        tagged = any(not isinstance(child, Comment) for child in self.stack[-1].children)
+        return not tagged and not self.parts and self.text.startswith("</", end)
 
     def _part(self, start: int, end: int, literal: bool) -> None:
         """Add a stretch to the open tag: start, end without trailing space, literal text, trailing space."""

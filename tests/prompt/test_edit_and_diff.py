@@ -1,0 +1,172 @@
+"""Editing, comparing, patching, templates, schemas."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from lxml import etree
+
+from newbie_image.errors import PromptError
+from newbie_image.prompt import parse
+from newbie_image.prompt.diff import Patch, apply, diff, words
+from newbie_image.prompt.lint import check
+from newbie_image.prompt.mapping import to_mapping
+from newbie_image.prompt.schema import json_schema, schema
+from newbie_image.prompt.templates import read_template, skeleton, template, template_names
+from newbie_image.prompt.write import write
+
+TEXT = """<character_1>
+  <n>miku</n>  <!-- a note -->
+  <appearance>blue_hair ,twintails</appearance>
+</character_1>
+<character_2><appearance>red_hair, <!-- weight:0.6 -->smile</appearance></character_2>
+<general_tags></general_tags>
+"""
+
+
+def test_set_changes_only_its_field():
+    prompt = parse(TEXT).character(1).set("appearance", ["green_hair", "<3", "a, b"])
+    assert prompt.source == TEXT.replace("blue_hair ,twintails", "green_hair, <3, a&#44; b")
+    assert prompt.character(1).get("appearance") == ("green_hair", "<3", "a, b")
+
+
+def test_set_adds_missing_fields():
+    prompt = parse(TEXT).character(2).set("clothing", "hat, coat").set("style", ["sketch"])
+    assert prompt.character(2).get("clothing") == ("hat", "coat")
+    assert prompt.general.get("style") == ("sketch",)
+    assert "<!-- a note -->" in prompt.source
+
+
+def test_set_refuses_unknown_fields():
+    with pytest.raises(PromptError, match="use one of n, gender"):
+        parse(TEXT).character(1).set("hair", "x")
+
+
+def test_add_and_remove_tags():
+    prompt = parse(TEXT).character(1).add("appearance", "ahoge")
+    assert "blue_hair ,twintails, ahoge<" in prompt.source
+    assert "<appearance>twintails, ahoge<" in prompt.without("character_1.appearance[0]").source
+    assert parse(TEXT).without("character_2.appearance[1]").character(2).get("appearance") == ("red_hair",)
+
+
+def test_weights_are_written_changed_and_taken_away():
+    prompt = parse(TEXT).with_weight("character_1.appearance[1]", 1.3)
+    assert prompt.tag("character_1.appearance[1]").weight == 1.3
+    assert prompt.with_weight("character_1.appearance[1]", 1).source == TEXT
+    lighter = parse(TEXT).with_weight("character_2.appearance[1]", 1)
+    assert "red_hair, smile" in lighter.source
+    assert parse(TEXT).with_weight("character_2", 0.5).tag(
+        "character_2.appearance[1]"
+    ).weight == pytest.approx(0.3)
+    for path, weight in (("character_9.n[0]", 1.0), ("nothing", 1.0), ("character_1.n[0]", 4.0)):
+        with pytest.raises(PromptError):
+            parse(TEXT).with_weight(path, weight)
+
+
+def test_swapped_characters_keep_their_numbers():
+    prompt = parse(TEXT).swap_characters(1, 2)
+    assert prompt.character(1).get("appearance") == ("red_hair", "smile")
+    assert prompt.character(2).name == "miku"
+    assert prompt.swap_characters(1, 2).source == TEXT
+    with pytest.raises(PromptError, match="has 1, 2"):
+        parse(TEXT).swap_characters(1, 3)
+
+
+def test_diff_in_words():
+    a = parse(TEXT)
+    b = parse(
+        TEXT.replace("blue_hair", "green_hair").replace(":0.6", ":1.2").replace("twintails", "twintails, hat")
+        + "<!-- version: 2 --><character_3><n>rin</n></character_3>"
+    )
+    assert words(diff(a, b), a, b) == [
+        "version: none → 2",
+        "character 1, appearance: blue_hair → green_hair",
+        "character 1, appearance: + hat",
+        "character 2, appearance: weight of smile 0.6 → 1.2",
+        "character 3: added",
+    ]
+    assert words(diff(a, a), a, a) == []
+    spaced = parse(TEXT.replace(" ,", ", "))
+    assert words(diff(a, spaced), a, spaced) == ["only spacing differs"]
+
+
+def test_patch_gives_the_other_text_to_the_byte_and_reaches_other_prompts():
+    a, b = parse(TEXT), parse(TEXT.replace("blue_hair", "green_hair").replace("red_hair, ", "hat, "))
+    patch = Patch.from_json(diff(a, b).to_json())
+    assert apply(a, patch).source == b.source
+    other = parse("<!-- mine -->" + TEXT)
+    assert apply(other, patch).source == "<!-- mine -->" + b.source
+    with pytest.raises(PromptError, match="does not have it"):
+        apply(parse(TEXT.replace("blue_hair", "pink_hair")), patch)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "newbie-prompt-patch/1"}', "[" * 90_000])
+def test_damaged_patches_are_refused(text: str):
+    with pytest.raises(PromptError):
+        Patch.from_json(text)
+
+
+def test_templates_fill_and_are_clean():
+    names = template_names()
+    assert len(names) >= 12
+    blanks = {
+        "hair": "blue_hair",
+        "hairstyle": "long_hair",
+        "eyes": "red_eyes",
+        "top": "white_sweater",
+        "bottom": "black_pants",
+    }
+    for name in names:
+        found = template(name)
+        assert found.about
+        needed = {k: blanks[k] for k, default in found.variables.items() if default is None}
+        codes = {d.code for d in check(found.fill(needed)) if d.severity != "hint"}
+        assert codes <= ({"no-character"} if name == "negative" else set()), name
+
+
+def test_template_mistakes_are_named():
+    made = read_template("x", "<!-- template: About -->\n<n>{{name}}</n><style>{{style=sketch}}</style>")
+    assert made.about == "About"
+    assert made.fill({"name": "miku"}).source == "<n>miku</n><style>sketch</style>"
+    with pytest.raises(PromptError, match="needs name"):
+        made.fill()
+    with pytest.raises(PromptError, match="has no 'hair'"):
+        made.fill({"hair": "x", "name": "y"})
+    with pytest.raises(PromptError, match="did you mean single_portrait"):
+        template("single_portrat")
+
+
+@pytest.mark.parametrize("characters", [1, 2, 4, 16])
+def test_skeleton_is_clean(characters: int):
+    prompt = parse(skeleton(characters))
+    assert len(prompt.characters) == characters
+    assert check(prompt) == ()
+
+
+def test_schemas_accept_templates_and_refuse_misplaced_fields():
+    rng = etree.RelaxNG(etree.fromstring(schema("rng").encode()))
+    xsd = etree.XMLSchema(etree.fromstring(schema("xsd").encode()))
+    for name in template_names():
+        if any(default is None for default in template(name).variables.values()):
+            continue
+        document = etree.fromstring(f"<scene>{write(template(name).fill())}</scene>")
+        assert rng.validate(document), (name, rng.error_log)
+        assert xsd.validate(document), (name, xsd.error_log)
+    wrong = etree.fromstring("<scene><character_1><weather>rain</weather></character_1></scene>")
+    assert not rng.validate(wrong)
+    assert not xsd.validate(wrong)
+    unknown = etree.fromstring("<scene><mood>calm</mood></scene>")
+    assert rng.validate(unknown)
+
+
+def test_json_schema_names_every_field():
+    made = json_schema()
+    assert json.loads(schema("json")) == made
+    assert set(made["$defs"]["character"]["properties"]) >= {"n", "name", "gender", "appearance", "position"}
+    values = to_mapping(parse(skeleton(2)))
+    for key in values:
+        known = key in made["properties"] or key.startswith("character_")
+        assert known, key
+    with pytest.raises(PromptError, match="rng, xsd, json"):
+        schema("dtd")

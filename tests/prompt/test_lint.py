@@ -1,0 +1,118 @@
+"""Every rule: what it finds, where, and whether its fix mends it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from newbie_image.cli.prompt_report import report_lines
+from newbie_image.errors import PromptError
+from newbie_image.prompt import parse
+from newbie_image.prompt.lint import check, fix
+from newbie_image.prompt.templates import folder
+
+ONE = "<character_1><gender>1girl</gender><appearance>{}</appearance></character_1><general_tags><style>x</style></general_tags>"
+TWO = (
+    "<character_1><gender>1girl</gender><appearance>a</appearance>{}</character_1>"
+    "<character_2><gender>1boy</gender><appearance>b</appearance>{}</character_2><general_tags>{}</general_tags>"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "fixed"),
+    [
+        (ONE.format("bleu_hair"), "misspelt-tag", "blue_hair"),
+        (ONE.format("long hair"), "tag-with-spaces", "long_hair"),
+        (ONE.format("smile, hat, smile"), "duplicate-tag", "smile, hat<"),
+        (ONE.format("red_hair, blue_hair"), "contradiction", ""),
+        (ONE.format("(hat:1.2)"), "foreign-weight", "<!-- weight:1.2 -->hat"),
+        (ONE.format("hat, <lora:x:1>"), "extra-network", "hat<"),
+        (ONE.format("q &amp;amp; a"), "escaped-twice", "q & a"),
+        (
+            ONE.format("hat") + "<general_tags><other></other></general_tags>",
+            "empty-field",
+            "<general_tags></general_tags>",
+        ),
+        (ONE.format("hat").replace("general_tags", "genral_tags"), "misspelt-element", "<general_tags>"),
+        (TWO.format("", "", "<count>2girls</count>"), "count-disagrees", "<count>1girl, 1boy</count>"),
+        (TWO.format("", "", "<style>red_eyes</style>"), "attribute-in-general", ""),
+        (ONE.format("hat").replace("style>x", "style>red_eyes"), "attribute-in-general", "hat, red_eyes"),
+        (TWO.format("<position>left</position>", "<position>left</position>", ""), "shared-position", ""),
+        (TWO.format("<position>lefft</position>", "", ""), "unknown-position", "<position>left<"),
+        (TWO.format("<position>0.9,0,0.1,1</position>", "", ""), "unknown-position", ""),
+        (TWO.format("<n>rin</n>", "<n>rin</n>", ""), "repeated-name", ""),
+        (TWO.format("", "", "").replace("character_2", "character_4"), "numbering-gap", "<character_2>"),
+        (TWO.format("", "", "").replace("character_2", "character_1"), "repeated-number", "<character_2>"),
+        ("<general_tags><style>x</style></general_tags>", "no-character", ""),
+        ("<appearance>hat</appearance><character_1></character_1>", "field-outside-character", ""),
+        (ONE.format("hat") + " masterpiece", "loose-text", ""),
+        (ONE.format("hat <expression>smile</expression>"), "nested-field", ""),
+        ("<character_1><style>x</style></character_1>", "field-outside-general", ""),
+    ],
+)
+def test_rule_finds_and_fix_mends(text: str, code: str, fixed: str):
+    found = [d for d in check(parse(text)) if d.code == code]
+    assert found, [d.code for d in check(parse(text))]
+    for diagnostic in found:
+        assert 0 <= diagnostic.start <= diagnostic.end <= len(text)
+        assert diagnostic.line >= 1
+    assert (found[0].fix is not None) == bool(fixed)
+    if fixed:
+        mended, what = fix(parse(text))
+        assert code in {d.code for d in what}
+        assert fixed in mended.source
+        assert code not in {d.code for d in check(mended)}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "red_hair, two-tone_hair, blue_hair",
+        "heterochromia, red_eyes, blue_eyes",
+        "blue_hat, poles, marine",
+        "<3, >_<, :d",
+    ],
+)
+def test_no_false_alarm(tags: str):
+    assert [d for d in check(parse(ONE.format(tags))) if d.severity != "hint"] == []
+
+
+def test_resolution_that_disagrees_with_the_size():
+    prompt = parse(ONE.format("hat") + "<general_tags><resolution>512x768</resolution></general_tags>")
+    assert "resolution-disagrees" in {d.code for d in check(prompt, size=(1024, 1024))}
+    assert "resolution-disagrees" not in {d.code for d in check(prompt, size=(512, 768))}
+
+
+def test_diagnostics_have_a_stable_json_shape():
+    diagnostic = next(d for d in check(parse(ONE.format("bleu_hair"))) if d.code == "misspelt-tag")
+    assert diagnostic.as_dict() == {
+        "code": "misspelt-tag",
+        "severity": "warning",
+        "message": "'bleu_hair' is no known tag; did you mean blue_hair?",
+        "start": 47,
+        "end": 56,
+        "line": 1,
+        "column": 48,
+        "path": "character_1.appearance[0]",
+        "fix": {"title": "write blue_hair", "edits": [{"start": 47, "end": 56, "text": "blue_hair"}]},
+    }
+
+
+MISTAKES = sorted(folder("mistakes").iterdir())
+
+
+def test_there_are_mistakes_to_learn_from():
+    assert len(MISTAKES) >= 10
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda path: path.name)
+def test_mistake_gets_the_diagnostics_beside_it_and_the_good_file_none(mistake: Path):
+    bad = (mistake / "bad.xml").read_text(encoding="utf-8")
+    try:
+        told = report_lines(check(parse(bad)), bad, "bad.xml", False)
+    except PromptError as error:
+        told = [f"error: {error}"]
+    assert "\n".join(told) + "\n" == (mistake / "diagnostics.txt").read_text(encoding="utf-8")
+    assert check(parse((mistake / "good.xml").read_text(encoding="utf-8"))) == ()
+    assert len((mistake / "why.md").read_text(encoding="utf-8")) > 80
