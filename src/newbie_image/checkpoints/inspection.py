@@ -1,0 +1,122 @@
+"""What a checkpoint is, told from headers, and whether all of it is sound, told by reading every tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from newbie_image.checkpoints.files import TensorSource, open_source
+from newbie_image.checkpoints.foreign import (
+    CONFIG_KEY,
+    TOKENIZER_KEY,
+    TOKENIZER_OF,
+    builder,
+    find_config,
+)
+from newbie_image.checkpoints.layouts import Plan
+from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
+from newbie_image.checkpoints.recognise import READERS, Checkpoint
+from newbie_image.devices import dtype_name
+from newbie_image.errors import NewbieError
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """One part of a checkpoint.
+
+    Args:
+        name: which part.
+        path: its file or folder.
+        files: how many weight files.
+        layout: the naming of its tensors.
+        tensors: tensors that are used.
+        ignored: tensors that are known and left aside.
+        parameters: numbers in the tensors that are used.
+        dtypes: dtype → how many tensors.
+        size: bytes of the weight files.
+        metadata: keys of the files' metadata.
+        config: where its config comes from: ``file``, ``metadata`` or ``shapes``.
+    """
+
+    name: str
+    path: Path
+    files: int
+    layout: str
+    tensors: int
+    ignored: int
+    parameters: int
+    dtypes: Mapping[str, int]
+    size: int
+    metadata: tuple[str, ...]
+    config: str
+
+
+def describe(checkpoint: Checkpoint) -> Iterator[PartReport]:
+    """Report on each part from its headers.
+
+    Raises:
+        CheckpointError: a part cannot be opened, or is no part of this model.
+    """
+    for name, path in checkpoint.parts.items():
+        source = open_source(path)
+        plan = READERS[name](source.shapes)
+        used = [key for piece in plan.pieces.values() for key in piece.names]
+        dtypes: dict[str, int] = {}
+        for key in dict.fromkeys(used):
+            kind = dtype_name(source.dtypes[key])
+            dtypes[kind] = dtypes.get(kind, 0) + 1
+        config = "metadata" if CONFIG_KEY in source.metadata else "file"
+        yield PartReport(
+            name=name,
+            path=path,
+            files=len(source.files),
+            layout=plan.layout,
+            tensors=len(set(used)),
+            ignored=len(plan.ignored),
+            parameters=sum(math.prod(source.shapes[key]) for key in set(used)),
+            dtypes=dtypes,
+            size=sum(file.path.stat().st_size for file in source.files),
+            metadata=tuple(sorted(source.metadata)),
+            config=config if find_config(path, source) is not None else "shapes",
+        )
+
+
+def verify(checkpoint: Checkpoint) -> Iterator[str]:
+    """What is wrong, a line each; nothing when names, shapes and values of every part are sound.
+
+    Every tensor is read once. Parts that are missing are told too.
+    """
+    for name in checkpoint.missing:
+        yield f"{name}: missing from {checkpoint.path} ({checkpoint.layout})"
+    for name, path in checkpoint.parts.items():
+        try:
+            source = open_source(path)
+            plan = READERS[name](source.shapes)
+            model = build_empty(builder(name, path, source, plan))
+            wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+            claim = f"{path} does not hold the weights of a {type(model).__name__}"
+            check_plan(plan, source, wanted, tied_names(model), claim)
+        except NewbieError as error:
+            yield f"{name}: {error}"
+            continue
+        yield from (f"{name}: {line}" for line in _unsound_values(source, plan))
+        tokenizer = TOKENIZER_OF.get(name)
+        if tokenizer and tokenizer not in checkpoint.tokenizers and TOKENIZER_KEY not in source.metadata:
+            yield f"{name}: its {tokenizer} is missing; put tokenizer.json beside it"
+
+
+def _unsound_values(source: TensorSource, plan: Plan) -> Iterator[str]:
+    for key in dict.fromkeys(key for piece in plan.pieces.values() for key in piece.names):
+        tensor = source.get(key)
+        if not tensor.is_floating_point():
+            yield f"{key} is of dtype {dtype_name(tensor.dtype)}; a floating point tensor is needed"
+            continue
+        # fp8 has no reductions of its own.
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        if not bool(torch.isfinite(values).all()):
+            kind = "NaN" if bool(torch.isnan(values).any()) else "infinity"
+            yield f"{key} holds {kind}; the file is damaged or was trained to death: take another"

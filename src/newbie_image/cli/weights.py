@@ -1,0 +1,117 @@
+"""`newbie weights`: what a model's files are, whether they are sound, and the model in another layout."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from newbie_image.cli.messages import say_error
+from newbie_image.errors import CheckpointError
+
+weights_app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+PathArgument = Annotated[
+    str, typer.Argument(metavar="PATH", help="A model's folder, a weight file, or an embedded model's name.")
+]
+TransformerOption = Annotated[
+    Path | None, typer.Option("--transformer", help="The transformer, from elsewhere.")
+]
+TextEncoderOption = Annotated[Path | None, typer.Option("--text-encoder", help="Gemma 3, from elsewhere.")]
+ClipModelOption = Annotated[Path | None, typer.Option("--clip-model", help="Jina CLIP v2, from elsewhere.")]
+VaeOption = Annotated[Path | None, typer.Option("--vae", help="The VAE, from elsewhere.")]
+
+
+@weights_app.command()
+def inspect(
+    path: PathArgument,
+    transformer: TransformerOption = None,
+    text_encoder: TextEncoderOption = None,
+    clip_model: ClipModelOption = None,
+    vae: VaeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say layout, parts, dtypes, sizes and what is missing, from headers alone."""
+    from newbie_image.checkpoints.inspection import describe
+
+    checkpoint = _find(path, transformer, text_encoder, clip_model, vae)
+    parts = list(describe(checkpoint))
+    if as_json:
+        facts: dict[str, Any] = {
+            "path": str(checkpoint.path),
+            "layout": checkpoint.layout,
+            "missing": list(checkpoint.missing),
+            "tokenizers": {name: str(folder) for name, folder in checkpoint.tokenizers.items()},
+            "parts": [asdict(part) | {"path": str(part.path)} for part in parts],
+        }
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    print(f"{checkpoint.path}: layout {checkpoint.layout}")
+    for part in parts:
+        kinds = ", ".join(f"{count} {name}" for name, count in part.dtypes.items())
+        print(
+            f"  {part.name}: {part.parameters:,} parameters in {part.tensors} tensors ({kinds}), "
+            f"{part.size / 1e6:,.1f} MB in {part.files} file(s), config from {part.config}, {part.path}"
+        )
+        if part.ignored:
+            print(f"    {part.ignored} tensors that this model does not use (a vision tower, for example)")
+        if part.name == "transformer" and "fp32" in part.dtypes and part.size > 12e9:
+            print("    fp32: convert with --dtype bf16 for half the size")
+    for name in checkpoint.missing:
+        print(f"  {name}: missing")
+
+
+@weights_app.command()
+def verify(
+    path: PathArgument,
+    transformer: TransformerOption = None,
+    text_encoder: TextEncoderOption = None,
+    clip_model: ClipModelOption = None,
+    vae: VaeOption = None,
+) -> None:
+    """Check every name, shape and value; leaves with exit code 2 if anything is wrong."""
+    from newbie_image.checkpoints import inspection
+
+    checkpoint = _find(path, transformer, text_encoder, clip_model, vae)
+    wrong = 0
+    for line in inspection.verify(checkpoint):
+        say_error(CheckpointError(line))
+        wrong += 1
+    if wrong:
+        raise typer.Exit(2)
+    print(f"{checkpoint.path}: layout {checkpoint.layout}, {len(checkpoint.parts)} parts, all sound")
+
+
+@weights_app.command()
+def convert(
+    path: PathArgument,
+    target: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder to make.")],
+    to: Annotated[str, typer.Option("--to", help="newbie, published, comfyui or diffusers.")],
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="bf16, fp16 or fp32; as it is without.")
+    ] = None,
+    transformer: TransformerOption = None,
+    text_encoder: TextEncoderOption = None,
+    clip_model: ClipModelOption = None,
+    vae: VaeOption = None,
+) -> None:
+    """Write the model in another layout, to the bit unless a dtype is given."""
+    from newbie_image.checkpoints.convert import convert as write
+    from newbie_image.devices import choose_device
+
+    checkpoint = _find(path, transformer, text_encoder, clip_model, vae)
+    kind = None if dtype is None else choose_device("cpu", dtype).dtype
+    for file in write(checkpoint, target, to, kind):
+        print(file)
+
+
+def _find(
+    path: str, transformer: Path | None, text_encoder: Path | None, clip_model: Path | None, vae: Path | None
+) -> Any:
+    from newbie_image.checkpoints.opening import find_checkpoint
+
+    given = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model, "vae": vae}
+    return find_checkpoint(path, {name: file for name, file in given.items() if file is not None})
