@@ -71,7 +71,13 @@ class Modulation(NamedTuple):
 
 
 class JointAttention(nn.Module):
-    """Self-attention with grouped queries, per-head norms of queries and keys, and rotary positions."""
+    """Self-attention with grouped queries, per-head norms of queries and keys, and rotary positions.
+
+    Attributes:
+        token_chunk: tokens that are projected at a time where no gradient is asked for; None for all.
+    """
+
+    token_chunk: int | None = None
 
     def __init__(self, dim: int, heads: int, kv_heads: int) -> None:
         super().__init__()
@@ -92,6 +98,13 @@ class JointAttention(nn.Module):
         keep: int | None,
     ) -> Tensor:
         """states: (batch, tokens, dim) → (batch, keep or tokens, dim); only the first `keep` tokens ask."""
+        if self.token_chunk is None or torch.is_grad_enabled():
+            query, key, value = self._project(states, rotary)
+        else:
+            query, key, value = self._project_in_chunks(states, rotary, self.token_chunk)
+        return self.out(attend(query[:, :keep], key, value, padding, backend))
+
+    def _project(self, states: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         projected = self.qkv(states).unflatten(-1, (-1, self.head_dim))
         queries_keys, value = projected.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
         weight = torch.cat(
@@ -103,11 +116,31 @@ class JointAttention(nn.Module):
         queries_keys = normalise(queries_keys.float(), self.q_norm.eps) * weight
         queries_keys = rotate(queries_keys, rotary).to(value.dtype)
         query, key = queries_keys.split([self.heads, self.kv_heads], dim=2)
-        return self.out(attend(query[:, :keep], key, value, padding, backend))
+        return query, key, value
+
+    def _project_in_chunks(self, states: Tensor, rotary: Rotary, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+        # The float32 copies of queries and keys are what is large here, and no token needs its neighbour's.
+        batch, tokens, _ = states.shape
+        query, key, value = (
+            states.new_empty(batch, tokens, heads, self.head_dim)
+            for heads in (self.heads, self.kv_heads, self.kv_heads)
+        )
+        for start in range(0, tokens, chunk):
+            part = slice(start, start + chunk)
+            query[:, part], key[:, part], value[:, part] = self._project(
+                states[:, part], rotary.tokens(start, start + chunk)
+            )
+        return query, key, value
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (arXiv 2002.05202) without biases; the inner width is rounded up to a multiple."""
+    """SwiGLU (arXiv 2002.05202) without biases; the inner width is rounded up to a multiple.
+
+    Attributes:
+        token_chunk: tokens that go through at a time where no gradient is asked for; None for all.
+    """
+
+    token_chunk: int | None = None
 
     def __init__(self, dim: int, multiple_of: int, ffn_dim_multiplier: float | None) -> None:
         super().__init__()
@@ -121,6 +154,14 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(batch, tokens, dim) → (batch, tokens, dim)."""
+        if self.token_chunk is None or torch.is_grad_enabled():
+            return self._gated(states)
+        fed = torch.empty_like(states)
+        for part, into in zip(states.split(self.token_chunk, 1), fed.split(self.token_chunk, 1), strict=True):
+            into.copy_(self._gated(part))
+        return fed
+
+    def _gated(self, states: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(states)) * self.w3(states))
 
 

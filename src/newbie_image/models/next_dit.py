@@ -283,18 +283,23 @@ class NextDiT(ModelMixin, ConfigMixin):
         """
         refiners = cast(Iterable[TransformerBlock], self.noise_refiner)
         joint = cast(Iterable[TransformerBlock], self.layers)
-        schedule = []
-        for time in torch.as_tensor(timesteps, dtype=torch.float32).tolist():
-            timestep = torch.full((prepared.batch,), time, device=prepared.pooled.device)
-            conditioning = self._conditioning(timestep, prepared.pooled)
-            schedule.append(
-                StepModulation(
-                    tuple(block.modulation(conditioning) for block in refiners),
-                    tuple(block.modulation(conditioning) for block in joint),
-                    self.final_layer.modulation(conditioning),
-                )
+        conditionings = [
+            self._conditioning(
+                torch.full((prepared.batch,), time, device=prepared.pooled.device), prepared.pooled
             )
-        return schedule
+            for time in torch.as_tensor(timesteps, dtype=torch.float32).tolist()
+        ]
+        # Block by block, so that AdaLN weights that wait in another memory come over once for all times.
+        refined = [[block.modulation(each) for each in conditionings] for block in refiners]
+        joined = [[block.modulation(each) for each in conditionings] for block in joint]
+        return [
+            StepModulation(
+                tuple(factors[place] for factors in refined),
+                tuple(factors[place] for factors in joined),
+                self.final_layer.modulation(each),
+            )
+            for place, each in enumerate(conditionings)
+        ]
 
     def _conditioning(self, timestep: Tensor, pooled: Tensor) -> Tensor:
         time = self.t_embedder(timestep, self._compute_dtype)

@@ -1,0 +1,1 @@
+"""What a picture takes in memory: said beforehand (plan), counted (tracking), and kept small (offload)."""
