@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from newbie_image.errors import DeviceError, OutputError, PromptError, RequestError
-from newbie_image.request import MAX_SEED, SAMPLERS, GenerationRequest
+from newbie_image.request import GRIDS, MAX_SEED, SAMPLERS, GenerationRequest
 
 Offload = Literal["none", "encoders", "model"]
 OFFLOADS: Final[tuple[Offload, ...]] = ("none", "encoders", "model")
@@ -95,6 +95,15 @@ SamplerOption = Annotated[
     str | None,
     typer.Option(
         "--sampler", metavar="|".join(SAMPLERS), help="Solver of the flow.", rich_help_panel=_PICTURE_PANEL
+    ),
+]
+GridOption = Annotated[
+    str | None,
+    typer.Option(
+        "--grid",
+        metavar="|".join(GRIDS),
+        help="How times are spread before the shift.",
+        rich_help_panel=_PICTURE_PANEL,
     ),
 ]
 ShiftOption = Annotated[

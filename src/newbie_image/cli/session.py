@@ -10,7 +10,7 @@ from newbie_image.cli import options
 from newbie_image.cli.options import ModelChoice
 from newbie_image.cli.preview import PROTOCOLS
 from newbie_image.errors import RequestError
-from newbie_image.request import MAX_SEED, GenerationRequest
+from newbie_image.request import GRIDS, MAX_SEED, GenerationRequest
 
 
 def _whole(text: str) -> int:
@@ -60,6 +60,7 @@ PICTURE_SETTINGS: Final = {
     "negative": Setting("TEXT", "what to steer away from", str, ("negative_prompt",)),
     "sampler": Setting("NAME", "solver of the flow", str, ("sampler",)),
     "shift": Setting("X", "time shift", _number, ("shift",)),
+    "grid": Setting("|".join(GRIDS), "how times are spread before the shift", str, ("grid",)),
     "cfg-trunc": Setting("X", "guide only while t is below this", _number, ("cfg_truncation",)),
     "cfg-renorm": Setting("X", "limit of the guided velocity's norm; 0 is off", _number, ("cfg_renorm",)),
     "preset": Setting("NAME", "named settings of the bundle", str, ("preset",)),
