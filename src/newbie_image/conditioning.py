@@ -32,8 +32,10 @@ def conditioned_velocity(
         features: as many rows as pictures, or twice as many: the prompt for each, then the negative for each.
         guidance: how the two are combined.
         size: (height/8, width/8).
-        times: when the solver will ask (`Solver.asked_times`): the AdaLN factors of these times are computed now.
-        in_one_batch: both halves of guidance in one batch; or one after the other, with less memory. None takes
+        times: when the solver will ask (`Solver.asked_times`): the AdaLN factors of these times are
+        computed now.
+        in_one_batch: both halves of guidance in one batch; or one after the other, with less memory. None
+        takes
             two passes on the CPU where the two texts are of uneven length (a pass without padding is cheaper
             there than a larger batch), one batch elsewhere.
 

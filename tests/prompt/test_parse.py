@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -146,10 +147,8 @@ def test_repeated_number_makes_two_groups():
 )
 def test_hostile_text_is_answered_in_linear_time(text: str):
     begin = time.process_time()
-    try:
+    with contextlib.suppress(PromptError):
         parse(text, strict=False)
-    except PromptError:
-        pass
     assert time.process_time() - begin < 3.0
 
 

@@ -108,7 +108,7 @@ def pieces(prompt: Prompt) -> list[str]:
                 take(node.start, node.inner_start)
                 visit(node.children)
                 take(node.inner_end, node.end)
-            elif isinstance(node, Tag) or isinstance(node, Comment):
+            elif isinstance(node, (Tag, Comment)):
                 take(node.start, node.end)
 
     visit(prompt.tree)
