@@ -21,11 +21,22 @@ from newbie_image.provenance import save_picture
 
 ROOT = Path(__file__).parent.parent
 SEED = 7
+BLANKS = {
+    "character_sheet": {
+        "hair": "pink_hair",
+        "hairstyle": "twintails",
+        "eyes": "blue_eyes",
+        "top": "white_hoodie",
+        "bottom": "blue_pleated_skirt",
+    }
+}
+"""Values for the templates that cannot do without."""
 REFERENCES = 6
 
 
 def references(pipeline: NewbiePipeline) -> None:
-    """The first held-out prompts, one and two characters in turn, with the pictures that the tests make again."""
+    """The first held-out prompts, one and two characters in turn, with the pictures that the tests make
+    again."""
     folder = ROOT / "assets" / "reference"
     folder.mkdir(parents=True, exist_ok=True)
     for number, scene in enumerate(held_out_scenes(REFERENCES), start=1):
@@ -56,7 +67,7 @@ def page(pipeline: NewbiePipeline) -> None:
     for name in template_names():
         target = images / "templates" / f"{name}.png"
         if name != "negative":
-            _save(pipeline, template(name).fill({}).source, target)
+            _save(pipeline, template(name).fill(BLANKS.get(name)).source, target)
             templates.append((name, target))
     for folder in sorted((ROOT / "assets" / "mistakes").iterdir()):
         target = images / "mistakes" / f"{folder.name}.png"
