@@ -1,9 +1,12 @@
-"""Does any input break the prompt language? Grammar-based and byte-mutated inputs against all that it promises.
+"""Does any input break the prompt language? Grammar-based and byte-mutated inputs against all that it
+promises.
 
     python benchmarks/prompt_fuzz.py --inputs 200000 --seed 1
 
-Each input must end in a Prompt or a PromptError, quickly; a prompt's spans must slice to its tags, its canonical text must be
-stable and mean the same, patches must give the other text, notations must keep tags and weights. The first failure is printed
+Each input must end in a Prompt or a PromptError, quickly; a prompt's spans must slice to its tags, its
+canonical text must be
+stable and mean the same, patches must give the other text, notations must keep tags and weights. The first
+failure is printed
 with its seed and stops the run.
 """
 

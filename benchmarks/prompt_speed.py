@@ -21,7 +21,13 @@ BLOCK = (
     "  <appearance>blue_hair, <!-- weight:1.2 -->long_twintails, teal_eyes, &lt;3, hair_between_eyes</appearance>\n"
     "  <clothing>white_serafuku, blue_pleated_skirt</clothing>\n  <expression>smile, >_<</expression>\n</character_{n}>\n"
 )
-HOSTILE = {"commas": "a,", "open marks": "<n>", "end marks": "</n>", "crossed unknown marks": "<a><b></a></b>", "faces": "<3 "}
+HOSTILE = {
+    "commas": "a,",
+    "open marks": "<n>",
+    "end marks": "</n>",
+    "crossed unknown marks": "<a><b></a></b>",
+    "faces": "<3 ",
+}
 
 
 def text_of(size: int) -> str:
@@ -65,7 +71,15 @@ def main() -> None:
         file.write_text(text_of(1024), encoding="utf-8")
         print("\nnewbie prompt …   seconds from the shell, CPU seconds (best of five)")
         for arguments in (["check"], ["flatten"], ["format"], ["convert", "--to", "json"]):
-            command = [sys.executable, "-m", "newbie_image", "prompt", arguments[0], str(file), *arguments[1:]]
+            command = [
+                sys.executable,
+                "-m",
+                "newbie_image",
+                "prompt",
+                arguments[0],
+                str(file),
+                *arguments[1:],
+            ]
             rows = [shell(command) for _ in range(5)]
             wall, used = min(r[0] for r in rows), min(r[1] for r in rows)
             print(f"{' '.join(arguments):<17} {wall:.2f}  {used:.2f}")

@@ -216,7 +216,7 @@ def _write(prompt: Prompt, to: str, remarks: list[str]) -> str:
 
 
 def _plain(prompt: Prompt) -> list[WeighedTag]:
-    """The tags in a row: how many people first, then person by person, then the picture; each once."""
+    """The tags in a row: how many people first, then person by person, then the picture; each once a person."""
     if prompt.kind != "xml":
         return [WeighedTag(t.text, t.weight) for t in prompt.tags if t.weight > 0]
     counts = [t for s in prompt.general.sections if s.name == "count" for t in s.tags if t.weight > 0]
@@ -225,12 +225,14 @@ def _plain(prompt: Prompt) -> list[WeighedTag]:
     if not any(word[:1].isdigit() for word in told):
         out = [*_people([c.gender or "" for c in prompt.characters]), *out]
     for group in prompt.groups:
+        own: dict[WeighedTag, None] = {}
         for section in group.sections:
             if section.name not in ("count", "position"):
                 for tag in section.tags:
                     if tag.weight > 0 and not (section.name == "gender" and COUNT.match(normal(tag.text))):
-                        out.append(WeighedTag(tag.text, tag.weight))
-    return list(dict.fromkeys(out))
+                        own[WeighedTag(tag.text, tag.weight)] = None
+        out += own
+    return out
 
 
 def _people(genders: list[str]) -> list[WeighedTag]:

@@ -231,7 +231,12 @@ def _adjectives(
             continue
         said = [w for w in run[:-1] if w not in english.ARTICLES and w != "and"]
         tags = [f"{english.LEMMAS.get(w, w)}_{run[-1]}" for w in said]
-        if len(said) < 2 or "_".join(run) in words or not all(tag in words for tag in tags):
+        if (
+            len(said) < 2
+            or said[0] != run[0]
+            or "_".join([*said, run[-1]]) in words
+            or not all(tag in words for tag in tags)
+        ):
             continue
         reason = "before a person" if person == 0 else "adjectives of one word"
         for tag, place in zip(tags, tokens[index : index + count], strict=False):
@@ -256,7 +261,7 @@ def _longest(
         kept = [w for w in raw if w not in english.ARTICLES]
         if not kept or (count > 1 and (raw[-1] in english.ARTICLES or raw[0] in english.ARTICLES)):
             continue
-        options = ["_".join(kept), "_".join(english.LEMMAS.get(w, w) for w in kept)]
+        options = ["_".join(raw), "_".join(kept), "_".join(english.LEMMAS.get(w, w) for w in kept)]
         if kept[-1].endswith("s"):
             options.append("_".join([*kept[:-1], kept[-1][:-1]]))
         if count == 1 and kept[0].endswith("-haired"):
