@@ -216,7 +216,7 @@ def _write(prompt: Prompt, to: str, remarks: list[str]) -> str:
 
 
 def _plain(prompt: Prompt) -> list[WeighedTag]:
-    """The tags in a row: how many people first, then person by person, then the picture; each once a person."""
+    """The tags in a row: how many people, then person by person, then the picture; each once a person."""
     if prompt.kind != "xml":
         return [WeighedTag(t.text, t.weight) for t in prompt.tags if t.weight > 0]
     counts = [t for s in prompt.general.sections if s.name == "count" for t in s.tags if t.weight > 0]
