@@ -76,8 +76,8 @@ def page(pipeline: NewbiePipeline) -> None:
     lines = [
         "# What the shipped prompts look like",
         "",
-        f"Drawn by the embedded model with seed {SEED}, one picture each, unselected, by",
-        "`benchmarks/gallery.py`. Words outside its small world are ignored, and four people are more than it",
+        f"Drawn by the embedded model with seed {SEED}, one picture each, unselected,",
+        "by `benchmarks/gallery.py`. Words outside its small world are ignored, and four people are more than it",
         "has learnt.",
         "",
         "## Templates (`newbie prompt template show NAME`), with their default values",
