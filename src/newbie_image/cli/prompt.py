@@ -1,7 +1,8 @@
 """`newbie prompt …`: check, format, convert, compare and explain prompts, without a model.
 
 Results go to standard output, errors and remarks to standard error. Exit codes: 0 clean, 1 warnings where
-`--warnings-as-errors` was asked for, 2 errors. With `--json` there is one JSON object on standard output, also for an
+`--warnings-as-errors` was asked for, 2 errors. With `--json` there is one JSON object on standard output,
+also for an
 error. The modules of the language are imported inside the commands, so that the answer comes at once.
 """
 
@@ -55,7 +56,9 @@ def read_bytes(file: str) -> bytes:
                 data = stream.read(_MOST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"cannot read {file}: {reason}; give the path of a text file, or - for input") from None
+        raise ConfigError(
+            f"cannot read {file}: {reason}; give the path of a text file, or - for input"
+        ) from None
     if len(data) > _MOST:
         raise ConfigError(f"{file} has over 1 MiB; prompts have at most 256 KiB")
     return data
@@ -74,7 +77,9 @@ def write_text(file: str, text: str) -> None:
         temporary.replace(target)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {file}: {error.strerror}; choose another place with shell redirection") from None
+        raise OutputError(
+            f"cannot write {file}: {error.strerror}; choose another place with shell redirection"
+        ) from None
 
 
 @contextmanager
@@ -117,9 +122,15 @@ def _give(file: str, text: str, write: bool) -> None:
 @prompt_app.command()
 def check(
     file: File,
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended and write the file back.")] = False,
-    warnings_as_errors: Annotated[bool, typer.Option("--warnings-as-errors", help="Exit with 1 on warnings.")] = False,
-    size: Annotated[str, typer.Option(metavar="WxH", help="The picture's size, to compare <resolution> with.")] = "",
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Mend what can be mended and write the file back.")
+    ] = False,
+    warnings_as_errors: Annotated[
+        bool, typer.Option("--warnings-as-errors", help="Exit with 1 on warnings.")
+    ] = False,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="The picture's size, to compare <resolution> with.")
+    ] = "",
     hints: Annotated[bool, typer.Option("--hints/--no-hints", help="Also say hints.")] = True,
     tolerant: Tolerant = False,
     as_json: Json = False,
@@ -145,7 +156,9 @@ def check(
         elif fix and file == "-":
             say(prompt.source)
         else:
-            say("".join(line + "\n" for line in report_lines(found, prompt.source, file, sys.stdout.isatty())))
+            say(
+                "".join(line + "\n" for line in report_lines(found, prompt.source, file, sys.stdout.isatty()))
+            )
             sys.stderr.write(summary(found, mended) + "\n")
     if any(d.severity == "error" for d in found):
         raise typer.Exit(2)
@@ -166,7 +179,9 @@ def _size(text: str) -> tuple[int, int] | None:
 def format_(
     file: File,
     write: Write = False,
-    only_check: Annotated[bool, typer.Option("--check", help="Say whether anything would change; exit 1 if so.")] = False,
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Say whether anything would change; exit 1 if so.")
+    ] = False,
     notes: Annotated[bool, typer.Option("--notes/--no-notes", help="Keep notes.")] = True,
     tolerant: Tolerant = False,
     as_json: Json = False,
@@ -209,13 +224,17 @@ def flatten(
         placed = flat(prompt)
         texts = group_texts(prompt, "flat" if form == "flat" else "typed")
         if as_json:
-            say_json({
-                "ok": True,
-                "kind": prompt.kind,
-                "text": placed.text,
-                "tags": [_place(p) for p in placed.places],
-                "groups": {k: {"text": t.text, "tags": [_place(p) for p in t.places]} for k, t in texts.items()},
-            })
+            say_json(
+                {
+                    "ok": True,
+                    "kind": prompt.kind,
+                    "text": placed.text,
+                    "tags": [_place(p) for p in placed.places],
+                    "groups": {
+                        k: {"text": t.text, "tags": [_place(p) for p in t.places]} for k, t in texts.items()
+                    },
+                }
+            )
         elif groups:
             say("\n".join(f"# {key}\n{text.text}\n" for key, text in texts.items()))
         else:
@@ -227,15 +246,22 @@ def _place(place: Any) -> dict[str, Any]:
     line, column = tag.span.line, tag.span.column
     source = {"start": tag.start, "end": tag.end, "line": line, "column": column}
     return {
-        "path": tag.path, "text": tag.text, "weight": tag.weight, "group": place.group,
-        "start": place.start, "end": place.end, "source": source,
-    }  # fmt: skip
+        "path": tag.path,
+        "text": tag.text,
+        "weight": tag.weight,
+        "group": place.group,
+        "start": place.start,
+        "end": place.end,
+        "source": source,
+    }
 
 
 @prompt_app.command()
 def convert(
     file: File,
-    to: Annotated[str, typer.Option(help="xml, tags, flat, sentence, json, yaml, toml, a1111 or comfyui.")] = "xml",
+    to: Annotated[
+        str, typer.Option(help="xml, tags, flat, sentence, json, yaml, toml, a1111 or comfyui.")
+    ] = "xml",
     source: Annotated[str, typer.Option("--from", help="The notation of FILE; guessed without this.")] = "",
     explained: Annotated[bool, typer.Option("--explain", help="Say of each word what became of it.")] = False,
     tolerant: Tolerant = False,
@@ -252,9 +278,14 @@ def convert(
         target: Any = to
         done = conversion.convert(text, target, source=notation, strict=not tolerant, name=name)
         if as_json:
-            words = [{"written": e.written, "tag": e.tag, "path": e.path, "reason": e.reason} for e in done.explained]
+            words = [
+                {"written": e.written, "tag": e.tag, "path": e.path, "reason": e.reason}
+                for e in done.explained
+            ]
             unknown, remarks = list(done.unknown), list(done.remarks)
-            say_json({"ok": True, "text": done.text, "explained": words, "unknown": unknown, "remarks": remarks})
+            say_json(
+                {"ok": True, "text": done.text, "explained": words, "unknown": unknown, "remarks": remarks}
+            )
             return
         say(done.text)
         if explained:
@@ -309,7 +340,9 @@ def diff(
 @prompt_app.command()
 def apply(
     file: File,
-    patch: Annotated[str, typer.Argument(metavar="PATCH", help="A patch from `newbie prompt diff A B --patch`.")],
+    patch: Annotated[
+        str, typer.Argument(metavar="PATCH", help="A patch from `newbie prompt diff A B --patch`.")
+    ],
     write: Write = False,
     as_json: Json = False,
 ) -> None:
@@ -365,9 +398,14 @@ def template_list(as_json: Json = False) -> None:
 
         found = [template(name) for name in template_names()]
         if as_json:
-            say_json({"ok": True, "templates": [
-                {"name": t.name, "about": t.about, "variables": dict(t.variables)} for t in found
-            ]})  # fmt: skip
+            say_json(
+                {
+                    "ok": True,
+                    "templates": [
+                        {"name": t.name, "about": t.about, "variables": dict(t.variables)} for t in found
+                    ],
+                }
+            )
         else:
             wide = max((len(t.name) for t in found), default=0)
             say("".join(f"{t.name:<{wide}}  {t.about}\n" for t in found))
@@ -382,7 +420,9 @@ def template_show(name: str, as_json: Json = False) -> None:
         found = template(name)
         if as_json:
             variables = dict(found.variables)
-            say_json({"ok": True, "name": name, "about": found.about, "variables": variables, "text": found.text})
+            say_json(
+                {"ok": True, "name": name, "about": found.about, "variables": variables, "text": found.text}
+            )
         else:
             say(found.text)
 

@@ -1,6 +1,8 @@
-"""What a bundle's encoders will read of a prompt: texts, tokens of each tag, what is cut off, weights, groups, places.
+"""What a bundle's encoders will read of a prompt: texts, tokens of each tag, what is cut off, weights,
+groups, places.
 
-Only the tokenizers of the bundle are loaded (`tokenizer/tokenizer.json`, `clip_tokenizer/tokenizer.json`), not its models.
+Only the tokenizers of the bundle are loaded (`tokenizer/tokenizer.json`, `clip_tokenizer/tokenizer.json`),
+not its models.
 """
 
 from __future__ import annotations
@@ -49,7 +51,14 @@ def explain_prompt(prompt: Prompt, model: str, form: TextForm) -> dict[str, Any]
 def placed_tags(whole: PlacedText) -> list[dict[str, Any]]:
     """The tags of a text with path, weight, group and place in it."""
     return [
-        {"path": p.tag.path, "text": p.tag.text, "weight": p.tag.weight, "group": p.group, "start": p.start, "end": p.end}
+        {
+            "path": p.tag.path,
+            "text": p.tag.text,
+            "weight": p.tag.weight,
+            "group": p.group,
+            "start": p.start,
+            "end": p.end,
+        }
         for p in whole.places
     ]
 
@@ -59,9 +68,13 @@ def _tokenizer(folder: Path, name: str) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise MissingDependencyError("explain needs the package tokenizers; run: pip install tokenizers") from None
+        raise MissingDependencyError(
+            "explain needs the package tokenizers; run: pip install tokenizers"
+        ) from None
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing; choose a bundle with tokenizers (--model), or make that one again")
+        raise CheckpointError(
+            f"{file} is missing; choose a bundle with tokenizers (--model), or make that one again"
+        )
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception for a damaged file
@@ -118,7 +131,9 @@ def explanation_lines(told: dict[str, Any]) -> list[str]:
     """The account for people."""
     lines = [f"kind: {told['kind']}" + (f", version: {told['version']}" if told["version"] else "")]
     for name, encoder in told["encoders"].items():
-        cut = f", {encoder['cut_off']} CUT OFF from {encoder['cut_text'][:60]!r}" if encoder["cut_off"] else ""
+        cut = (
+            f", {encoder['cut_off']} CUT OFF from {encoder['cut_text'][:60]!r}" if encoder["cut_off"] else ""
+        )
         lines.append(f"{name}: {encoder['tokens']} tokens of at most {encoder['limit']}{cut}")
     if told["system_prompt"]:
         lines.append(f"system prompt: {told['system_prompt']!r}")

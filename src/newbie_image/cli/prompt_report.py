@@ -1,6 +1,7 @@
 """How diagnostics are printed: one line each, with the place under a caret on a terminal.
 
-`newbie generate`, `create.py` and `test.py` print them with :func:`say_diagnostics`, so that they say the same.
+`newbie generate`, `create.py` and `test.py` print them with :func:`say_diagnostics`, so that they say the
+same.
 """
 
 from __future__ import annotations
