@@ -288,5 +288,6 @@ def _decode_states(sizes: AutoencoderSizes, work: Workload, plan: Plan) -> int:
     # At the widest full-resolution feature map: a residual, its norm and its activation.
     picture = work.width * work.height
     pixels = min(work.width, TILE) * min(work.height, TILE) if plan.tiled else picture
-    tiles = 2 * 3 * picture * work.item if plan.tiled else 0
-    return 3 * sizes.full_width * work.item * pixels + tiles + 2 * 3 * 4 * picture
+    tiles = 3 * picture * work.item if plan.tiled else 0
+    # Afterwards the picture alone: as it is, in float32, and between 0 and 1.
+    return max(3 * sizes.full_width * work.item * pixels + tiles, 3 * (work.item + 2 * 4) * picture)

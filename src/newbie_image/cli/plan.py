@@ -1,0 +1,154 @@
+"""`newbie plan`: what a picture takes in memory, and how it would be made in the memory there is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from newbie_image.cli import options
+from newbie_image.errors import DeviceError, RequestError
+
+if TYPE_CHECKING:
+    from newbie_image.memory.plan import Plan, Workload
+    from newbie_image.memory.sizes import ModelSizes
+
+plan_app = typer.Typer(add_completion=False)
+ITEMS: Final = {"bf16": 2, "fp16": 2, "fp32": 4}
+TABLE_MEMORIES: Final = ("6GB", "8GB", "12GB", "16GB", "24GB", "80GB")
+TABLE_SIDES: Final = (896, 1024, 1536)
+_TWICE: Final = ("midpoint", "heun")
+
+
+@plan_app.command()
+def plan(
+    vram: Annotated[
+        str | None, typer.Option("--vram", metavar="SIZE", help="As 8GB or 7.5GiB; without it the card's.")
+    ] = None,
+    resolution: options.ResolutionOption = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="published|NAME|PATH", help="Whose sizes to take.")
+    ] = "published",
+    dtype: Annotated[str, typer.Option("--dtype", metavar="|".join(ITEMS), help="Number format.")] = "bf16",
+    steps: options.StepsOption = None,
+    sampler: options.SamplerOption = None,
+    batch: options.BatchOption = 1,
+    tokens: Annotated[int, typer.Option("--tokens", help="Tokens of the caption.")] = 512,
+    guided: Annotated[bool, typer.Option(help="With a negative prompt's half.")] = True,
+    table: Annotated[bool, typer.Option("--table", help="Common cards and sizes, as Markdown.")] = False,
+    track: Annotated[
+        bool,
+        typer.Option("--track", help="Run the published classes without data and count bytes too (minutes)."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say the predicted peak of each stage and the plan that would be chosen. Nothing is loaded."""
+    if dtype not in ITEMS:
+        raise DeviceError(f"unknown dtype {dtype!r}; give {', '.join(ITEMS)}")
+    if track and model != "published":
+        raise RequestError(f"--track counts the published model, not {model!r}; leave one of the two out")
+    if not (1 <= batch <= 64 and 1 <= tokens <= 1023):
+        raise RequestError(f"batch {batch} and tokens {tokens}; give 1 to 64 and 1 to 1023")
+    from newbie_image.memory.plan import Workload, read_memory
+    from newbie_image.memory.sizes import bundle_sizes
+
+    sizes, evaluations = bundle_sizes(model), _evaluations(model, steps, sampler)
+    width, height = options.read_resolution(resolution) if resolution else (1024, 1024)
+    work = Workload(width, height, batch, guided, tokens, evaluations, ITEMS[dtype])
+    if table:
+        for line in _table(sizes, work, dtype if track else None):
+            print(line, flush=True)
+        return
+    memory = read_memory(vram) if vram is not None else _device_memory()
+    _say(sizes, work, memory, dtype if track else None, as_json)
+
+
+def _say(sizes: ModelSizes, work: Workload, memory: int, tracked_in: str | None, as_json: bool) -> None:
+    from newbie_image.memory.plan import choose_plan, smallest_plan
+
+    chosen = choose_plan(sizes, work, memory)
+    shown = chosen or smallest_plan(sizes, work)
+    counted = _track([(work, shown)], tracked_in)[0] if tracked_in else None
+    if as_json:
+        facts: dict[str, Any] = {
+            "model": sizes.name,
+            "memory": memory,
+            "fits": chosen is not None,
+            "work": asdict(work),
+            "plan": asdict(shown) | {"peak": shown.peak, "needed": shown.needed},
+            "tracked": None if counted is None else asdict(counted),
+        }
+        print(json.dumps(facts, indent=2))
+        return
+    what = f"{sizes.name}, {work.width}x{work.height}, batch {work.batch}, {work.item * 8}-bit weights"
+    print(f"{what}, {_gigabytes(memory)} of device memory")
+    print(("plan: " if chosen else "no plan fits; the smallest is: ") + shown.describe())
+    print("stage    weights  activations  predicted" + ("  tracked" if counted else ""))
+    for place, stage in enumerate(shown.stages):
+        figures = (stage.weights, stage.activations, stage.bytes)
+        line = f"{stage.name:<7}{_number(figures[0]):>9}{_number(figures[1]):>13}{_number(figures[2]):>11}"
+        print(line + (f"{_number(counted.stages[place].bytes):>9}" if counted else ""))
+    print(
+        f"with reserve and margin {_gigabytes(shown.needed)}; predicted by arithmetic, not measured on a card"
+    )
+    if chosen is not None:
+        print(f"to run it so: newbie generate --offload auto --vram {memory / 1e9:g}GB")
+
+
+def _table(sizes: ModelSizes, work: Workload, tracked_in: str | None) -> list[str]:
+    from newbie_image.memory.plan import choose_plan, read_memory
+
+    rows: list[tuple[str, Workload, Plan | None]] = []
+    for side in TABLE_SIDES:
+        at = replace(work, width=side, height=side)
+        rows += [(memory, at, choose_plan(sizes, at, read_memory(memory))) for memory in TABLE_MEMORIES]
+    different = list(dict.fromkeys((at, found) for _, at, found in rows if found is not None))
+    counted = dict(zip(different, _track(different, tracked_in), strict=True)) if tracked_in else {}
+    lines = [
+        "| card | picture | plan | text | steps | decode | predicted peak |"
+        + (" tracked peak |" if counted else ""),
+        "|---|---|---|---|---|---|---|" + ("---|" if counted else ""),
+    ]
+    for memory, at, found in rows:
+        if found is None:
+            lines.append(f"| {memory} | {at.width}² | none fits | | | | |" + (" |" if counted else ""))
+            continue
+        stages = " | ".join(_number(stage.bytes) for stage in found.stages)
+        line = f"| {memory} | {at.width}² | {found.describe()} | {stages} | {_number(found.peak)} |"
+        lines.append(line + (f" {_number(counted[at, found].peak)} |" if counted else ""))
+    return lines
+
+
+def _track(cases: list[tuple[Workload, Plan]], dtype: str) -> list[Plan]:
+    from newbie_image.devices import DTYPES
+    from newbie_image.memory.tracking import published_parts, track_plan
+
+    parts = published_parts(DTYPES[dtype])
+    return [track_plan(parts, work, chosen, DTYPES[dtype]) for work, chosen in cases]
+
+
+def _evaluations(model: str, steps: int | None, sampler: str | None) -> int:
+    from newbie_image.bundle import Defaults, find_bundle, read_settings
+    from newbie_image.request import GenerationRequest
+
+    defaults = Defaults() if model == "published" else read_settings(find_bundle(model)).defaults
+    request = GenerationRequest("", steps=steps or defaults.steps, sampler=sampler or defaults.sampler)
+    return (request.steps or 1) * (2 if request.sampler in _TWICE else 1)
+
+
+def _device_memory() -> int:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DeviceError("no CUDA device was found whose memory could be asked for; give it as --vram 8GB")
+    return torch.cuda.get_device_properties(0).total_memory
+
+
+def _number(size: int) -> str:
+    return f"{size / 1e9:.2f}"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
