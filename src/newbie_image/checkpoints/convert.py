@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from newbie_image.checkpoints.foreign import (
 )
 from newbie_image.checkpoints.layouts import Piece, Plan, write_transformer
 from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
+from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY, unpack_tokenizer
 from newbie_image.checkpoints.recognise import READERS, Checkpoint
 from newbie_image.checkpoints.text_layouts import write_gemma, write_jina
 from newbie_image.checkpoints.vae_layouts import write_vae
@@ -224,7 +226,14 @@ def _tokenizer_files(part: _Part, checkpoint: Checkpoint) -> dict[str, str]:
         there = [folder / name for name in _TOKENIZER_FILES if name.endswith(".json")]
         return {file.name: file.read_text(encoding="utf-8") for file in there if file.is_file()}
     packed = part.source.metadata.get(TOKENIZER_KEY)
-    return {} if packed is None else json.loads(packed)
+    if packed is not None:
+        return json.loads(packed)
+    if part.name in TOKENIZER_OF and PACKED_KEY in part.source.shapes:
+        tokenizer = unpack_tokenizer(part.source, part.name, part.source.files[0].path)
+        with tempfile.TemporaryDirectory() as place:
+            tokenizer.save_pretrained(place)
+            return {file.name: file.read_text(encoding="utf-8") for file in Path(place).glob("*.json")}
+    return {}
 
 
 def _write_tokenizer(draft: Path, layout: str, name: str, part: _Part, checkpoint: Checkpoint) -> None:

@@ -21,6 +21,7 @@ from newbie_image.checkpoints.configs import autoencoder_config, gemma_config, j
 from newbie_image.checkpoints.files import TensorSource, open_source
 from newbie_image.checkpoints.layouts import Plan, Shape
 from newbie_image.checkpoints.load import build_and_load, unknown_keys
+from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY, unpack_tokenizer
 from newbie_image.checkpoints.published import published_settings
 from newbie_image.checkpoints.recognise import READERS, Checkpoint
 from newbie_image.errors import CheckpointError
@@ -59,7 +60,7 @@ def load_checkpoint(
         loaded[part] = load_part(part, path, source, dtype)
         if part in TOKENIZER_OF:
             name = TOKENIZER_OF[part]
-            loaded[name] = _tokenizer(name, checkpoint.tokenizers.get(name), source, path)
+            loaded[name] = _tokenizer(part, checkpoint.tokenizers.get(name), source, path)
     return loaded
 
 
@@ -138,7 +139,7 @@ def _autoencoder(where: Path, shapes: Mapping[str, Shape], given: Mapping[str, A
     return constructed(where, kind, {key: value for key, value in given.items() if not key.startswith("_")})
 
 
-def _tokenizer(name: str, folder: Path | None, source: TensorSource, path: Path) -> Any:
+def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path) -> Any:
     if folder is not None:
         return _read_tokenizer(folder)
     packed = source.metadata.get(TOKENIZER_KEY)
@@ -147,9 +148,11 @@ def _tokenizer(name: str, folder: Path | None, source: TensorSource, path: Path)
             for file, text in _json(packed, path).items():
                 (Path(place) / Path(file).name).write_text(str(text), encoding="utf-8")
             return _read_tokenizer(Path(place))
+    if PACKED_KEY in source.shapes:
+        return unpack_tokenizer(source, part, path)
     raise CheckpointError(
-        f"{path} comes without its {name}; put tokenizer.json and tokenizer_config.json beside it "
-        "in a folder, or convert the model with `newbie weights convert` where they are at hand"
+        f"{path} comes without its {TOKENIZER_OF[part]}; put tokenizer.json and tokenizer_config.json "
+        "beside it, or convert the model with `newbie weights convert` where they are at hand"
     )
 
 

@@ -19,6 +19,7 @@ from newbie_image.checkpoints.foreign import (
 )
 from newbie_image.checkpoints.layouts import Plan
 from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
+from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY
 from newbie_image.checkpoints.recognise import READERS, Checkpoint
 from newbie_image.devices import dtype_name
 from newbie_image.errors import NewbieError
@@ -105,7 +106,8 @@ def verify(checkpoint: Checkpoint) -> Iterator[str]:
             continue
         yield from (f"{name}: {line}" for line in _unsound_values(source, plan))
         tokenizer = TOKENIZER_OF.get(name)
-        if tokenizer and tokenizer not in checkpoint.tokenizers and TOKENIZER_KEY not in source.metadata:
+        packed = TOKENIZER_KEY in source.metadata or PACKED_KEY in source.shapes
+        if tokenizer and tokenizer not in checkpoint.tokenizers and not packed:
             yield f"{name}: its {tokenizer} is missing; put tokenizer.json beside it"
 
 
