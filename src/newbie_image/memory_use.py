@@ -36,8 +36,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
-def memory_advice(request: GenerationRequest, error: BaseException) -> str:
-    """One line: what ran out, and what can be changed."""
+def memory_advice(request: GenerationRequest, error: BaseException, plan: str | None = None) -> str:
+    """One line: what ran out, and what can be changed; ``plan`` says what would fit, where that is known."""
     advice = [
         "a smaller batch" if request.batch > 1 else None,
         "--offload model",
@@ -46,6 +46,8 @@ def memory_advice(request: GenerationRequest, error: BaseException) -> str:
     ]
     options = ", ".join(option for option in advice if option)
     reason = str(error).splitlines()[0].split(". ")[0]
+    fits = "" if plan is None else f"; what should fit is {plan}"
     return (
-        f"memory ran out at {request.width}×{request.height}, batch {request.batch} ({reason}); try {options}"
+        f"memory ran out at {request.width}×{request.height}, batch {request.batch} ({reason}); "
+        f"try {options}{fits}"
     )

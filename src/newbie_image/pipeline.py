@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
@@ -30,6 +29,7 @@ from newbie_image.decoding import decode_latents, to_images
 from newbie_image.devices import bring_to_device, cast_module, compute_device, dtype_name
 from newbie_image.errors import DeviceError, OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
+from newbie_image.memory.placement import PlacedPipeline
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
 from newbie_image.prompt import parse
@@ -52,7 +52,6 @@ from newbie_image.text import (
     tokenize,
 )
 
-OFFLOADS = ("none", "encoders", "model")
 Reply = Tensor | None
 
 
@@ -68,7 +67,7 @@ class NewbiePipelineOutput(BaseOutput):
     images: Any
 
 
-class NewbiePipeline(DiffusionPipeline):
+class NewbiePipeline(PlacedPipeline):
     """A model's components together.
 
     Args:
@@ -110,9 +109,7 @@ class NewbiePipeline(DiffusionPipeline):
         self.vae_settings = self.settings.vae
         self.vae_name: str | None = None
         self.bundle_folder: Path | None = None
-        self.guidance_in_one_batch: bool | None = None
         self._attention = "auto"
-        self._release_encoders = False
         self._content_hash: str | None = None
 
     @classmethod
@@ -198,36 +195,6 @@ class NewbiePipeline(DiffusionPipeline):
             self._content_hash = content_hash(self.bundle_folder)
         return self._content_hash
 
-    def offload(self, mode: str, device: torch.device | str | None = None) -> None:
-        """Choose what stays on the device.
-
-        Args:
-            mode: ``none``: everything; ``encoders``: the text encoders come for the text and leave again;
-                ``model``: one component at a time.
-            device: where to compute; None for where the pipeline is, or CUDA.
-
-        Raises:
-            RequestError: an unknown mode.
-            DeviceError: ``model`` without an accelerator.
-        """
-        if mode not in OFFLOADS:
-            raise RequestError(f"unknown offload mode {mode!r}; choose one of {', '.join(OFFLOADS)}")
-        self.remove_all_hooks()
-        self._release_encoders = mode == "encoders"
-        target = torch.device(device) if device is not None else None
-        if mode == "model":
-            if target is None and torch.cuda.is_available():
-                target = torch.device("cuda")
-            if target is None or target.type == "cpu":
-                raise DeviceError("offload 'model' needs a GPU to compute on; on the CPU leave it out")
-            self.enable_model_cpu_offload(device=target)
-            return
-        if target is not None:
-            self.to(target)
-        if self._release_encoders:
-            self.text_encoder.to("cpu")
-            self.clip_model.to("cpu")
-
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         """The request with everything filled that it leaves to the bundle."""
         return self.settings.complete(request)
@@ -285,13 +252,19 @@ class NewbiePipeline(DiffusionPipeline):
             raise RequestError(
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
             )
+        solver = make_solver(cast("str", request.sampler))
+        grid = time_grid(cast("int", request.steps), cast("float", request.shift), cast("str", request.grid))
+        text = self.settings.text
+        tokens = min(text.trained_tokens or text.max_tokens, text.max_tokens, 512)
+        work = self.work_of(request, len(solver.asked_times(grid)), tokens)
+        request = self._within_plan(request, work)
         shortage: str | None = None
         try:
             yield from self._run(request, latents, decode)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            shortage = memory_advice(request, error)
+            shortage = memory_advice(request, error, self.advice(request, work))
         finally:
             self.maybe_free_model_hooks()
         # Raised out here, so that the failed run's tensors are not kept alive by the exception's context.

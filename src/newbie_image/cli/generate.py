@@ -48,6 +48,7 @@ def generate(
     dtype: options.DtypeOption = "auto",
     attention: options.AttentionOption = "auto",
     offload: options.OffloadOption = "none",
+    vram: options.VramOption = None,
     vae: options.VaeOption = None,
 ) -> None:
     """Draw pictures of a prompt and write them as PNG, each with what made it."""
@@ -73,7 +74,7 @@ def generate(
     )
     if request.seed + count - 1 > MAX_SEED:
         raise RequestError(f"seed {request.seed} leaves no room for {count} pictures; give a smaller one")
-    choice = options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae)
+    choice = options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae, vram)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
     draw_and_write(choice, request, paths, as_json=as_json)
 

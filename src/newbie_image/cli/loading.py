@@ -37,12 +37,17 @@ def load_model(choice: ModelChoice) -> LoadedModel:
 
     Raises:
         CheckpointError, ConfigError: the bundle is missing or damaged.
+        RequestError: a memory size that is not understood.
         DeviceError: this machine does not have the device, dtype or attention backend.
     """
     from newbie_image.bundle import find_bundle
 
     start = time.perf_counter()
     folder = find_bundle(choice.model)  # a wrong name is said before torch is imported
+
+    from newbie_image.memory.plan import read_memory
+
+    memory = None if choice.vram is None else read_memory(choice.vram)
 
     from newbie_image.devices import choose_device
     from newbie_image.models.attention import check_backend
@@ -53,5 +58,5 @@ def load_model(choice: ModelChoice) -> LoadedModel:
     pipeline = NewbiePipeline.from_pretrained(
         folder, torch_dtype=chosen.dtype, vae=choice.vae, attention=choice.attention
     )
-    pipeline.offload(choice.offload, chosen.device)
+    pipeline.offload(choice.offload, chosen.device, memory=memory)
     return LoadedModel(pipeline, chosen.reason, time.perf_counter() - start)

@@ -18,8 +18,8 @@ from typer.core import TyperCommand
 from newbie_image.errors import DeviceError, OutputError, PromptError, RequestError
 from newbie_image.request import GRIDS, MAX_SEED, SAMPLERS, GenerationRequest
 
-Offload = Literal["none", "encoders", "model"]
-OFFLOADS: Final[tuple[Offload, ...]] = ("none", "encoders", "model")
+Offload = Literal["none", "encoders", "model", "blocks", "auto"]
+OFFLOADS: Final[tuple[Offload, ...]] = ("none", "encoders", "model", "blocks", "auto")
 ATTENTIONS: Final = ("auto", "sdpa", "flash", "math")
 DTYPES: Final = ("auto", "bf16", "fp16", "fp32")
 MAX_PROMPT_BYTES: Final = 2**20
@@ -54,8 +54,17 @@ OffloadOption = Annotated[
     str,
     typer.Option(
         "--offload",
-        metavar="[none|encoders|model]",
+        metavar="[none|encoders|model|blocks|auto]",
         help="What waits outside the device; bare --offload is model.",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+VramOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vram",
+        metavar="SIZE",
+        help="Memory that --offload auto and blocks plan for, as 8GB; without it what the card has free.",
         rich_help_panel=_MODEL_PANEL,
     ),
 ]
@@ -199,6 +208,7 @@ class ModelChoice:
     attention: str = "auto"
     offload: Offload = "none"
     vae: str | None = None
+    vram: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, DTYPES)
@@ -212,7 +222,7 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def read_offload(text: str) -> Offload:
-    """One of none, encoders, model; an empty text is model."""
+    """One of none, encoders, model, blocks, auto; an empty text is model."""
     _check_choice("offload", text or "model", OFFLOADS)
     return cast(Offload, text or "model")
 

@@ -75,7 +75,10 @@ MODEL_SETTINGS: Final = {
     "dtype": Setting("auto|bf16|fp16|fp32", "number format", str, ("dtype",)),
     "attention": Setting("auto|sdpa|flash|math", "attention kernel", str, ("attention",)),
     "offload": Setting(
-        "[none|encoders|model]", "what waits outside the device", options.read_offload, ("offload",)
+        "[none|encoders|model|blocks|auto]",
+        "what waits outside the device",
+        options.read_offload,
+        ("offload",),
     ),
 }
 _BLANK: Final = GenerationRequest("")
