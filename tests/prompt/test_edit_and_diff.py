@@ -101,6 +101,30 @@ def test_patch_gives_the_other_text_to_the_byte_and_reaches_other_prompts():
         apply(parse(TEXT.replace("blue_hair", "pink_hair")), patch)
 
 
+def test_an_other_order_keeps_tags_that_it_does_not_name():
+    def block(tags: str) -> str:
+        return f"<character_1><n>a</n><appearance>{tags}</appearance></character_1>"
+
+    a = parse(block("x, y"))
+    b = parse(block("y, x") + "<character_2><n>b</n></character_2>")
+    patch = Patch.from_json(diff(a, b).to_json())
+    assert apply(parse(block("x, y, z")), patch).character(1).get("appearance") == ("y", "x", "z")
+    assert apply(parse(block("x, <!-- note -->z, y")), patch).source.startswith(block("y, <!-- note -->z, x"))
+    assert apply(parse(block("z")), patch).character(1).get("appearance") == ("z",)
+    weighed = apply(parse(block("x <!-- weight:0.6 -->y, z")), patch)
+    assert [(t.text, t.weight) for t in weighed.character(1).section("appearance").tags] == [
+        ("y", 0.6),
+        ("x", 1.0),
+        ("z", 1.0),
+    ]
+
+
+def test_an_order_of_tags_with_commas_is_taken_apart_again():
+    a, b = parse("<style>p&#44; q, r</style>"), parse("<style>r, p&#44; q</style>")
+    made = apply(parse("<style>p&#44; q, s, r</style>"), diff(a, b))
+    assert made.general.get("style") == ("r", "s", "p, q")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "newbie-prompt-patch/1"}', "[" * 90_000])
 def test_damaged_patches_are_refused(text: str):
     with pytest.raises(PromptError):

@@ -213,8 +213,17 @@ def _section_changes(group: str, field: str, a: tuple[Tag, ...], b: tuple[Tag, .
         if tag.text in before and before[tag.text] != tag.weight:
             out.append(Change("weight", group, field, f"{tag.text}:{before[tag.text]:g}", f"{tag.weight:g}"))
     if not out and [t.text for t in a] != [t.text for t in b]:
-        out.append(Change("order", group, field, ", ".join(t.text for t in a), ", ".join(t.text for t in b)))
+        out.append(Change("order", group, field, _listed(a), _listed(b)))
     return out
+
+
+def _listed(tags: tuple[Tag, ...]) -> str:
+    """Tags in a row, so written that :func:`_texts` takes them apart again."""
+    return ", ".join(edit.escape(tag.text) for tag in tags)
+
+
+def _texts(listed: str) -> tuple[str, ...]:
+    return parse(f"<other>{listed}</other>", strict=False).general.get("other")
 
 
 class _Bag:
@@ -281,7 +290,7 @@ def _apply(prompt: Prompt, change: Change) -> Prompt:
         return edit.add_tags(prompt, group, name, [change.new])
     wanted = change.old.rpartition(":")[0] if change.action == "weight" else change.old
     if change.action == "order":
-        return edit.set_field(prompt, group, name, change.new.split(", "))
+        return edit.reorder(prompt, group, change.field, _texts(change.new))
     tag = _tag(group, change.field, wanted)
     if change.action == "remove":
         return prompt.without(tag.path)

@@ -130,6 +130,40 @@ def add_tags(prompt: Prompt, group: Group, name: str, tags: Iterable[str]) -> Pr
     return _again(prompt, Edit(end, end, "".join(", " + escape(tag) for tag in tags)))
 
 
+def reorder(prompt: Prompt, group: Group, field: str, texts: Iterable[str]) -> Prompt:
+    """The prompt with the tags of one section that `texts` names put in that order, on the places that they
+    have among themselves. Weights go with their tags; tags that are not named stay where they are, and names
+    that the section does not have are passed over.
+
+    Args:
+        field: the section's path within the group, `appearance` or `general_tags.style`.
+        texts: literal tags.
+    """
+    prompt, group = _sound_group(prompt, group)
+    section = next((s for s in group.sections if s.path.removeprefix(group.key + ".") == field), None)
+    free: dict[str, list[Tag]] = {}
+    for tag in section.tags if section else ():
+        free.setdefault(tag.text, []).append(tag)
+    wanted = [free[text].pop(0) for text in texts if free.get(text)]
+    edits: list[Edit] = []
+    for place, tag in zip(sorted(wanted, key=lambda t: t.start), wanted, strict=True):
+        if place is tag:
+            continue
+        start, apart = _whole(prompt, place)
+        edits.append(Edit(start, place.end, apart + prompt.source[_whole(prompt, tag)[0] : tag.end]))
+    return _again(prompt, *edits)
+
+
+def _whole(prompt: Prompt, tag: Tag) -> tuple[int, str]:
+    """Where a tag begins with its own weight, and what must keep another one there apart from the tag
+    before it.
+    """
+    siblings = _find(prompt.tree, tag)
+    index = next(i for i, node in enumerate(siblings) if node is tag)
+    old = _weight_of(siblings, index) if tag.own_weight is not None else None
+    return (tag.start, "") if old is None else (old.start, _apart(prompt, old, siblings, index))
+
+
 def _find(nodes: Iterable[Node], wanted: Tag | Element) -> list[Node]:
     """The siblings of a node, itself included."""
     waiting: list[list[Node]] = [list(nodes)]
