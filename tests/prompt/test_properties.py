@@ -114,4 +114,4 @@ def fuzzer() -> ModuleType:
 
 def test_a_small_fuzz_run(fuzzer: ModuleType):
     outcomes, _ = fuzzer.run(250, seed=7)
-    assert set(outcomes) == {"strict", "tolerant", "refused"}
+    assert {"strict", "tolerant"} <= set(outcomes) <= {"strict", "tolerant", "refused"}
