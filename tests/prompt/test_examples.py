@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from newbie_image.prompt import flatten, parse
+from newbie_image.prompt.flatten import encoder_text, group_texts
 from newbie_image.prompt.lint import check, fix
 
 MIKU = (
@@ -82,7 +85,33 @@ def test_weight_comment_weighs_the_next_tag_and_ends_the_one_before():
     ]
     assert prompt.tag("character_1.appearance[2]").raw == "teal_eyes"
     assert prompt.encoder_text == (
-        "<character_1><appearance> blue_hair, long_twintails teal_eyes  </appearance></character_1>"
+        "<character_1><appearance> blue_hair, long_twintails, teal_eyes  </appearance></character_1>"
     )
     assert flatten(prompt).text == "[char1]blue_hair, [char1]long_twintails, [char1]teal_eyes"
     assert not [d for d in check(prompt) if d.severity != "hint"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("a <!-- weight:0.6 -->b", "a, b"),
+        ("a<!-- weight:0.6 -->b", "a, b"),
+        ("a <!-- note --> <!-- weight:2 --> b, c", "a,   b, c"),
+        ("a\n<!-- weight:2 -->b", "a\nb"),
+        ("a, <!-- weight:2 -->b", "a, b"),
+        ("a <!-- weight:0 -->b, <!-- weight:2 -->c", "a, c"),
+        ("a <!-- weight:2 --><x>b</x> c", "a <x>b</x> c"),
+    ],
+)
+def test_tags_that_only_a_comment_keeps_apart_get_a_comma_in_the_encoders_text(typed: str, told: str):
+    prompt = parse(f"<character_1><appearance>{typed}</appearance></character_1><style>s</style>")
+    whole = encoder_text(prompt)
+    assert f"<appearance>{told}</appearance>" in whole.text
+    assert f"<appearance>{told}</appearance>" in group_texts(prompt)["character_1"].text
+    for text in (whole, *group_texts(prompt).values(), *group_texts(prompt, "flat").values()):
+        assert [text.text[p.start : p.end] for p in text.places] == [p.tag.text for p in text.places]
+
+
+def test_a_caption_gets_no_comma_where_its_words_stand_apart():
+    prompt = parse("<caption>A girl <!-- weight:1.2 -->in the rain.</caption>")
+    assert prompt.encoder_text == "<caption>A girl in the rain.</caption>"

@@ -11,6 +11,7 @@ from newbie_image.prompt import grammar
 from newbie_image.prompt.document import Comment, Element, Group, Node, Prompt, Tag
 
 TextForm = Literal["typed", "flat"]
+_SEPARATORS = ",，、+＋\r\n"
 _TRAILING = re.compile(r"[\s,，、]*\Z")
 
 
@@ -80,7 +81,7 @@ class _Writer:
             return
 
     def nodes(self, nodes: tuple[Node, ...], group: str, end: int) -> None:
-        dropped = False
+        dropped = beside = False
         for index, node in enumerate(nodes):
             if isinstance(node, Tag):
                 if dropped:
@@ -94,8 +95,9 @@ class _Writer:
                         self.position = max(self.position, self._after_separator(end))
                         dropped = False
                     continue
-                if index and self._glued(nodes[index - 1], node):
-                    self.put(", ")
+                if beside:
+                    self.part(node.section.rpartition(".")[2] in grammar.PROSE)
+                beside = True
                 self.places.append(TagPlace(node, self.length, self.length + len(node.text), group))
                 self.put(node.text)
                 self.fixed = len(self.out)
@@ -105,7 +107,7 @@ class _Writer:
                     self.gap(node.start)
                 self.position = max(self.position, node.end)
             else:
-                dropped = False
+                dropped = beside = False
                 self.gap(node.start)
                 self.element(node, group)
 
@@ -114,14 +116,17 @@ class _Writer:
         match = re.compile(r"[ \t,，、]*").match(self.source, self.position, end)
         return match.end() if match else self.position
 
-    def _glued(self, before: Node, tag: Tag) -> bool:
-        """Whether only a weight comment keeps this tag apart from the text before it."""
-        if not (
-            isinstance(before, Comment) and before.kind == "weight" and before.end == tag.start and self.out
-        ):
-            return False
-        last = self.out[-1][-1]
-        return not (last.isspace() or last in ",，、>+＋")
+    def part(self, prose: bool) -> None:
+        """Keep the next tag apart from the one before it where a comment was all that did: a comma follows
+        that one. In a caption, which is language, only words that would run together are parted.
+        """
+        between = "".join(self.out[self.fixed :])
+        if any(c in between for c in _SEPARATORS) or (prose and between):
+            return
+        self.out.insert(self.fixed, ",")
+        self.length += 1
+        if not between:
+            self.put(" ")
 
     def element(self, node: Element, group: str) -> None:
         if node.own_weight == 0.0:
