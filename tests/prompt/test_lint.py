@@ -78,6 +78,28 @@ def test_no_false_alarm(tags: str):
     assert [d for d in check(parse(ONE.format(tags))) if d.severity != "hint"] == []
 
 
+def contradictions(tags: str) -> list[str]:
+    return [
+        d.message.partition(" in ")[0] for d in check(parse(ONE.format(tags))) if d.code == "contradiction"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ("long_hair, very_long_hair, absurdly_long_hair", []),
+        ("absurdly_long_hair, long_hair", []),
+        ("short_hair, long_hair", ["long_hair contradicts short_hair"]),
+        ("very_short_hair, very_long_hair", ["very_long_hair contradicts very_short_hair"]),
+        ("long_hair, very_long_hair, short_hair", ["short_hair contradicts long_hair"]),
+        ("lying, on_back", []),
+        ("on_back, on_stomach", ["on_stomach contradicts on_back"]),
+    ],
+)
+def test_a_tag_that_implies_another_is_no_contradiction(tags: str, said: list[str]):
+    assert contradictions(tags) == said
+
+
 def test_resolution_that_disagrees_with_the_size():
     prompt = parse(ONE.format("hat") + "<general_tags><resolution>512x768</resolution></general_tags>")
     assert "resolution-disagrees" in {d.code for d in check(prompt, size=(1024, 1024))}

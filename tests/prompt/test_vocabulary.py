@@ -9,7 +9,7 @@ import pytest
 from newbie_image.nano.world import attributes as world
 from newbie_image.prompt import grammar
 from newbie_image.prompt.sorting import figures
-from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, read, vocabulary
+from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, IMPLIED, implied, read, vocabulary
 
 WORDS = vocabulary()
 
@@ -76,3 +76,9 @@ def test_correction(written: str, meant: str | None):
 def test_a_damaged_file_is_refused(text: str):
     with pytest.raises(ValueError, match="six columns"):
         read(text)
+
+
+def test_implied_tags_are_of_one_firm_group():
+    for tag, wider in IMPLIED.items():
+        assert WORDS.group(tag) == WORDS.group(wider) in FIRM_GROUPS, tag
+    assert implied("absurdly_long_hair") == {"absurdly_long_hair", "very_long_hair", "long_hair"}

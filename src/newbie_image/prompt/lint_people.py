@@ -10,7 +10,7 @@ from newbie_image.prompt import grammar
 from newbie_image.prompt.diagnostics import Edit, Fix
 from newbie_image.prompt.document import Character, Element, Prompt, Tag
 from newbie_image.prompt.remarks import Remark, removal
-from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, vocabulary
+from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, implied, normal, vocabulary
 
 _COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
 _PERSONAL = frozenset(
@@ -145,8 +145,10 @@ def contradictions(prompt: Prompt) -> Iterator[Remark]:
                 continue
             if group == "gender":
                 continue
-            first = tags[0]
-            for tag in tags[1:]:
+            for index, tag in enumerate(tags):
+                first = next((t for t in tags[:index] if not _agree(t, tag)), None)
+                if first is None:
+                    continue
                 yield Remark(
                     "contradiction",
                     "warning",
@@ -156,6 +158,12 @@ def contradictions(prompt: Prompt) -> Iterator[Remark]:
                     tag.end,
                     tag.path,
                 )
+
+
+def _agree(a: Tag, b: Tag) -> bool:
+    """Whether one tag only says more closely what the other says: long_hair and very_long_hair."""
+    x, y = normal(a.text), normal(b.text)
+    return x in implied(y) or y in implied(x)
 
 
 def personal_in_general(prompt: Prompt) -> Iterator[Remark]:

@@ -49,6 +49,41 @@ BLENDS = {
 }
 """Tags in whose presence two values of a group are no contradiction."""
 
+IMPLIED = {
+    "very_long_hair": "long_hair",
+    "absurdly_long_hair": "very_long_hair",
+    "very_short_hair": "short_hair",
+    "standing_on_one_leg": "standing",
+    "on_one_knee": "kneeling",
+    "on_back": "lying",
+    "on_side": "lying",
+    "on_stomach": "lying",
+    "very_dark_skin": "dark_skin",
+    "dark-skinned_female": "dark_skin",
+    "dark-skinned_male": "dark_skin",
+    "blue_skin": "colored_skin",
+    "green_skin": "colored_skin",
+    "grey_skin": "colored_skin",
+    "purple_skin": "colored_skin",
+    "red_skin": "colored_skin",
+    "white_skin": "colored_skin",
+    "old_man": "old",
+    "old_woman": "old",
+    "female_child": "child",
+    "male_child": "child",
+    "tall_female": "tall",
+    "giantess": "giant",
+}
+"""A tag → the wider tag of its group that is true of the same person, and stands beside it on Danbooru."""
+
+
+def implied(tag: str) -> frozenset[str]:
+    """A tag and the wider tags that it implies: `very_long_hair` and `long_hair`."""
+    chain = [tag]
+    while chain[-1] in IMPLIED:
+        chain.append(IMPLIED[chain[-1]])
+    return frozenset(chain)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
