@@ -78,6 +78,21 @@ def test_no_false_alarm(tags: str):
     assert [d for d in check(parse(ONE.format(tags))) if d.severity != "hint"] == []
 
 
+@pytest.mark.parametrize(
+    ("names", "merged"),
+    [
+        ("<n>rin</n><n/>", False),
+        ("<n></n><n>rin</n>", False),
+        ("<n>rin</n><n> <!-- who? --> </n>", False),
+        ("<n>rin</n><n>len</n>", True),
+        ("<n>rin, len</n>", True),
+    ],
+)
+def test_an_empty_name_is_no_second_person(names: str, merged: bool):
+    prompt = parse(TWO.format(names, "", ""))
+    assert ("merged-characters" in {d.code for d in check(prompt)}) == merged
+
+
 def contradictions(tags: str) -> list[str]:
     return [
         d.message.partition(" in ")[0] for d in check(parse(ONE.format(tags))) if d.code == "contradiction"

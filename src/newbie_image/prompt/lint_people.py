@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from newbie_image.prompt import grammar
 from newbie_image.prompt.diagnostics import Edit, Fix
-from newbie_image.prompt.document import Character, Element, Prompt, Tag
+from newbie_image.prompt.document import Character, Comment, Element, Prompt, Section, Tag
 from newbie_image.prompt.remarks import Remark, removal
 from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, implied, normal, vocabulary
 
@@ -43,11 +43,16 @@ def _grouped(character: Character) -> dict[str, list[Tag]]:
     return groups
 
 
+def _filled(section: Section) -> int:
+    """How many of a section's elements hold anything but notes."""
+    return sum(any(not isinstance(c, Comment) for c in e.children) for e in section.elements)
+
+
 def merged(prompt: Prompt) -> Iterator[Remark]:
     """Several people in one block: two names, or two genders."""
     for character in prompt.characters:
         names, genders = character.section("n"), character.section("gender")
-        named = 0 if names is None else max(len(names.elements), len({t.text for t in names.tags}))
+        named = 0 if names is None else max(_filled(names), len({t.text for t in names.tags}))
         people = max(named, 0 if genders is None else len(genders.tags))
         if people < 2:
             continue
