@@ -115,6 +115,18 @@ def test_a_tag_that_implies_another_is_no_contradiction(tags: str, said: list[st
     assert contradictions(tags) == said
 
 
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ("blue_hair, Blue_Hair, blue hair", []),
+        ("long_hair, Very Long Hair", []),
+        ("Blue_Hair, red hair", ["red hair contradicts Blue_Hair"]),
+    ],
+)
+def test_one_tag_in_two_spellings_is_no_contradiction(tags: str, said: list[str]):
+    assert contradictions(tags) == said
+
+
 def test_resolution_that_disagrees_with_the_size():
     prompt = parse(ONE.format("hat") + "<general_tags><resolution>512x768</resolution></general_tags>")
     assert "resolution-disagrees" in {d.code for d in check(prompt, size=(1024, 1024))}

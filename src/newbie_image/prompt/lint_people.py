@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 from newbie_image.prompt import grammar
 from newbie_image.prompt.diagnostics import Edit, Fix
 from newbie_image.prompt.document import Character, Comment, Element, Prompt, Section, Tag
 from newbie_image.prompt.remarks import Remark, removal
-from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, implied, normal, vocabulary
+from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, implied, vocabulary
 
 _COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
 _PERSONAL = frozenset(
@@ -32,14 +33,16 @@ _PERSONAL = frozenset(
 )
 
 
-def _grouped(character: Character) -> dict[str, list[Tag]]:
-    """Exclusivity group → the character's tags of it, in order, each literal once."""
+def _grouped(character: Character) -> dict[str, dict[str, Tag]]:
+    """Exclusivity group → the character's tags of it by their entry in the vocabulary, in order, each entry
+    once, however it is spelt.
+    """
     words = vocabulary()
-    groups: dict[str, list[Tag]] = {}
+    groups: dict[str, dict[str, Tag]] = {}
     for tag in character.tags:
-        group = words.group(tag.text)
-        if group and tag.weight > 0 and all(t.text != tag.text for t in groups.get(group, ())):
-            groups.setdefault(group, []).append(tag)
+        entry = words.get(tag.text)
+        if entry is not None and entry.group and tag.weight > 0:
+            groups.setdefault(entry.group, {}).setdefault(entry.tag, tag)
     return groups
 
 
@@ -150,8 +153,9 @@ def contradictions(prompt: Prompt) -> Iterator[Remark]:
                 continue
             if group == "gender":
                 continue
-            for index, tag in enumerate(tags):
-                first = next((t for t in tags[:index] if not _agree(t, tag)), None)
+            for index, (name, tag) in enumerate(tags.items()):
+                earlier = islice(tags.items(), index)
+                first = next((t for other, t in earlier if not _agree(other, name)), None)
                 if first is None:
                     continue
                 yield Remark(
@@ -165,10 +169,9 @@ def contradictions(prompt: Prompt) -> Iterator[Remark]:
                 )
 
 
-def _agree(a: Tag, b: Tag) -> bool:
+def _agree(a: str, b: str) -> bool:
     """Whether one tag only says more closely what the other says: long_hair and very_long_hair."""
-    x, y = normal(a.text), normal(b.text)
-    return x in implied(y) or y in implied(x)
+    return a in implied(b) or b in implied(a)
 
 
 def personal_in_general(prompt: Prompt) -> Iterator[Remark]:
