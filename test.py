@@ -40,7 +40,7 @@ MODEL = "nano"  # an embedded model's name, or the folder of a bundle
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.float32  # torch.bfloat16 for the large model on a graphics card
 STEPS = 20
-GUIDANCE = 2.5
+GUIDANCE = 3.0
 SEED = 7
 OUTPUT = "success_output.png"
 

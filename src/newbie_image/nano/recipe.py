@@ -69,7 +69,7 @@ class Recipe:
     reader_pictures: int = 8_000
     reader_epochs: float = 8.0
     steps: int = 20
-    guidance: float = 2.5
+    guidance: float = 3.0
     autoencoder: AutoencoderRecipe = field(
         default_factory=lambda: AutoencoderRecipe(batch=8, latent_noise=0.04)
     )
