@@ -127,6 +127,21 @@ def test_one_tag_in_two_spellings_is_no_contradiction(tags: str, said: list[str]
     assert contradictions(tags) == said
 
 
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ("蓝发, 红发", ["红发 contradicts 蓝发"]),
+        ("短髪、長髪", ["長髪 contradicts 短髪"]),
+        ("blue_hair，红发", ["红发 contradicts blue_hair"]),
+        ("蓝发, blue_hair", []),
+        ("蓝发, 红发, 渐变发色", []),
+        ("长发, 超长发", []),
+    ],
+)
+def test_contradictions_are_seen_in_chinese_and_japanese(tags: str, said: list[str]):
+    assert contradictions(tags) == said
+
+
 def test_resolution_that_disagrees_with_the_size():
     prompt = parse(ONE.format("hat") + "<general_tags><resolution>512x768</resolution></general_tags>")
     assert "resolution-disagrees" in {d.code for d in check(prompt, size=(1024, 1024))}

@@ -40,7 +40,7 @@ def _grouped(character: Character) -> dict[str, dict[str, Tag]]:
     words = vocabulary()
     groups: dict[str, dict[str, Tag]] = {}
     for tag in character.tags:
-        entry = words.get(tag.text)
+        entry = words.named(tag.text)
         if entry is not None and entry.group and tag.weight > 0:
             groups.setdefault(entry.group, {}).setdefault(entry.tag, tag)
     return groups
@@ -130,7 +130,8 @@ def _deal(tags: tuple[Tag, ...], people: int) -> list[list[Tag]] | None:
     parts: list[list[Tag]] = [[]]
     taken: set[str] = set()
     for tag in tags:
-        group = words.group(tag.text)
+        entry = words.named(tag.text)
+        group = entry.group if entry else ""
         if group and group in taken:
             parts.append([])
             taken = set()
@@ -145,11 +146,14 @@ def _deal(tags: tuple[Tag, ...], people: int) -> list[list[Tag]] | None:
 
 
 def contradictions(prompt: Prompt) -> Iterator[Remark]:
-    """Two values of which one person has one: two hair colours, short and long hair."""
+    """Two values of which one person has one: two hair colours, short and long hair, in any language that the
+    vocabulary knows.
+    """
+    words = vocabulary()
     for character in prompt.characters:
-        literal = {t.text.lower().replace(" ", "_") for t in character.tags}
+        known = {entry.tag for t in character.tags if (entry := words.named(t.text))}
         for group, tags in _grouped(character).items():
-            if group not in FIRM_GROUPS or len(tags) < 2 or literal & BLENDS.get(group, set()):
+            if group not in FIRM_GROUPS or len(tags) < 2 or known & BLENDS.get(group, set()):
                 continue
             if group == "gender":
                 continue
@@ -183,7 +187,7 @@ def personal_in_general(prompt: Prompt) -> Iterator[Remark]:
         if section.name == "caption":
             continue
         for tag in section.tags:
-            entry = words.get(tag.text)
+            entry = words.named(tag.text)
             if entry is not None and entry.category in _PERSONAL:
                 repair = None
                 if len(prompt.characters) == 1:

@@ -132,6 +132,13 @@ class Vocabulary:
         """The entry of a tag, also where it is written with spaces or capitals; None for an unknown one."""
         return self.entries.get(tag) or self.entries.get(normal(tag))
 
+    def named(self, text: str) -> Entry | None:
+        """The entry of a tag, or of its Chinese or Japanese name: 蓝发 is blue_hair."""
+        entry = self.get(text)
+        if entry is None and not text.isascii():
+            entry = self.entries.get(self.names.get(text, ""))
+        return entry
+
     def group(self, tag: str) -> str:
         """The exclusivity group of a tag, empty where it has none."""
         entry = self.get(tag)
