@@ -8,9 +8,10 @@ import pytest
 
 from newbie_image.cli.prompt_report import report_lines
 from newbie_image.errors import PromptError
-from newbie_image.prompt import parse
+from newbie_image.prompt import grammar, parse
 from newbie_image.prompt.lint import check, fix
 from newbie_image.prompt.templates import folder
+from newbie_image.prompt.write import write
 
 ONE = "<character_1><gender>1girl</gender><appearance>{}</appearance></character_1><general_tags><style>x</style></general_tags>"
 TWO = (
@@ -140,6 +141,31 @@ def test_one_tag_in_two_spellings_is_no_contradiction(tags: str, said: list[str]
 )
 def test_contradictions_are_seen_in_chinese_and_japanese(tags: str, said: list[str]):
     assert contradictions(tags) == said
+
+
+@pytest.mark.parametrize("box", ["0.1，0.2，0.5，0.9", "0.1， 0.2,0.5 ，0.9"])
+def test_a_box_with_full_width_commas_is_a_box(box: str):
+    prompt = parse(TWO.format(f"<position>{box}</position>", "<position>0.1,0.2,0.5,0.9</position>", ""))
+    assert prompt.character(1).get("position") == (box,)
+    assert grammar.position_box(box) == (0.1, 0.2, 0.5, 0.9)
+    codes = {d.code for d in check(prompt)}
+    assert "unknown-position" not in codes
+    assert "shared-position" in codes
+    assert parse(write(prompt)).meaning() == prompt.meaning()
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [("左", "left"), ("左边", "left"), ("右", "right"), ("右边", "right"), ("中央", "center"), ("中间", "center"),
+     ("真ん中", "center"), ("左上", "upper_left"), ("最右", "far_right")],
+)  # fmt: skip
+def test_a_place_in_chinese_or_japanese_is_mended(said: str, place: str):
+    mended, _ = fix(parse(TWO.format(f"<position>{said}</position>", "", "")))
+    assert mended.character(1).get("position") == (place,)
+
+
+def test_names_of_places_lead_to_places():
+    assert set(grammar.POSITION_NAMES.values()) <= set(grammar.POSITIONS)
 
 
 def test_resolution_that_disagrees_with_the_size():

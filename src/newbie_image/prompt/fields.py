@@ -11,7 +11,7 @@ SEPARATOR = re.compile(r"[,，、\r\n]")
 SEPARATOR_OR_PLUS = re.compile(
     rf"[,，、\r\n]|(?<=[{CJK}])[ \t\u3000]*+[+＋](?=[^\S\r\n]*+[^\s,，、+＋<>&]{{0,8}}?[{CJK}])"
 )
-BOX = re.compile(r"[\s,，、]*([-+.\d]{1,24}(?:\s{0,8},\s{0,8}[-+.\d]{1,24}){3})[\s,，、]*\Z")
+BOX = re.compile(r"[\s,，、]*([-+.\d]{1,24}(?:\s{0,8}[,，]\s{0,8}[-+.\d]{1,24}){3})[\s,，、]*\Z")
 _ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|apos));")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _WEIGHT = re.compile(r"\s*weight\s*[:=：]\s*(.*?)\s*\Z", re.IGNORECASE | re.DOTALL)

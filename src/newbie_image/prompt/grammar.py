@@ -131,9 +131,32 @@ POSITIONS: dict[str, tuple[float, float]] = {
 } | {"top": (0.5, 0.25), "bottom": (0.5, 0.75), "foreground": (0.5, 0.6), "background": (0.5, 0.4)}
 """Place words → the middle of the place, (x, y) in fractions of the picture from its upper left corner."""
 
+POSITION_NAMES = {
+    name: position
+    for position, names in {
+        "left": "左 左边 左側 左侧 左面 左方 左の方 画面左 靠左",
+        "right": "右 右边 右側 右侧 右面 右方 右の方 画面右 靠右",
+        "center": "中 中央 中间 中間 正中 正中间 中心 真ん中 真中 居中",
+        "center_left": "中左 左中 中央左 中间偏左 中央偏左 偏左 中央左寄り 左寄り",
+        "center_right": "中右 右中 中央右 中间偏右 中央偏右 偏右 中央右寄り 右寄り",
+        "far_left": "最左 最左边 最左侧 一番左 左端",
+        "far_right": "最右 最右边 最右侧 一番右 右端",
+        "upper_left": "左上 左上方 左上角 上左",
+        "upper_right": "右上 右上方 右上角 上右",
+        "lower_left": "左下 左下方 左下角 下左",
+        "lower_right": "右下 右下方 右下角 下右",
+        "top": "上 上方 上边 上面 上部 上側",
+        "bottom": "下 下方 下边 下面 下部 下側",
+        "foreground": "前景 前面 手前",
+        "background": "背景 后面 後ろ 奥 远处",
+    }.items()
+    for name in names.split()
+}
+"""Chinese and Japanese names of places → the place word."""
+
 _CHARACTER_NAME = re.compile(r"character(?:([_-]?)(\d{1,6}))?\Z")
-_FOUR = re.compile(r"[-+.\d]{1,24}(?:\s{0,8},\s{0,8}[-+.\d]{1,24}){3}\Z")
-_BOX = re.compile(r"\s*".join([r"", *[r"(\d*\.?\d+)", ","] * 3, r"(\d*\.?\d+)", r"\Z"]))
+_FOUR = re.compile(r"[-+.\d]{1,24}(?:\s{0,8}[,，]\s{0,8}[-+.\d]{1,24}){3}\Z")
+_BOX = re.compile(r"\s*".join([r"", *[r"(\d*\.?\d+)", "[,，]"] * 3, r"(\d*\.?\d+)", r"\Z"]))
 
 
 def character_number(name: str) -> int | None:
@@ -165,8 +188,8 @@ def is_box(text: str) -> bool:
 
 
 def position_box(text: str) -> tuple[float, float, float, float] | None:
-    """A box `x0,y0,x1,y1` in fractions of the picture, None where the text is no box with 0 ≤ x0 < x1 ≤ 1 (y
-    alike).
+    """A box `x0,y0,x1,y1` in fractions of the picture, its commas of either width; None where the text is no
+    box with 0 ≤ x0 < x1 ≤ 1 (y alike).
     """
     match = _BOX.match(text)
     if match is None:

@@ -352,7 +352,7 @@ def positions(prompt: Prompt) -> Iterator[Remark]:
                 text = ",".join(f"{v:g}" for v in grammar.position_box(tag.text) or ())
             elif text not in grammar.POSITIONS:
                 near = _near_position(text) if guesses < 100 else None
-                guesses += 1
+                guesses += text not in grammar.POSITION_NAMES
                 ask = (
                     f"; did you mean {near}?"
                     if near
@@ -392,6 +392,8 @@ def positions(prompt: Prompt) -> Iterator[Remark]:
 
 
 def _near_position(text: str) -> str | None:
+    if text in grammar.POSITION_NAMES:
+        return grammar.POSITION_NAMES[text]
     swapped = "_".join(reversed(text.split("_")))
     if swapped in grammar.POSITIONS:
         return swapped
