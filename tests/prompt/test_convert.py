@@ -208,3 +208,52 @@ def test_mapping_shape():
 def test_unknown_notation():
     with pytest.raises(PromptError, match="choose one of xml"):
         convert("a", "pdf")  # type: ignore[arg-type]
+
+
+FULL = (
+    "<!-- version: 3 --><character_1><n>hatsune_miku</n><gender>1girl</gender>"
+    "<appearance>long_hair, <!-- weight:0.6 -->blue_hair <!-- a note --></appearance>"
+    "<position>left</position></character_1>"
+    "<character_2><appearance>red_hair</appearance><position>0,0,1,1</position></character_2>"
+    "<general_tags><count>2others</count></general_tags>"
+)
+
+
+def test_a_sentence_says_who_it_is_and_what_it_cannot_hold():
+    done = convert(FULL, "sentence")
+    assert done.text == (
+        "on the left a girl named hatsune miku with long hair and blue hair, and a person with red hair.\n"
+    )
+    assert done.remarks == (
+        "1 note was left out; `newbie prompt format` keeps them",
+        "the version note '3' was left out",
+        "a sentence holds no weights; lost: blue_hair 0.6",
+        "character_2.position (0,0,1,1) was left out",
+        "character_2: no gender; write 1girl, 1boy or 1other in <gender>",
+        "general_tags.count (2others) was left out",
+    )
+    girl = convert(done.text, "xml").prompt.character(1)
+    assert (girl.name, girl.gender, girl.position) == ("hatsune_miku", "1girl", "left")
+
+
+@pytest.mark.parametrize(
+    ("to", "lost"),
+    [
+        ("a1111", ("note", "version", "character_1.position", "character_2.position", "whose")),
+        ("tags", ("note", "version", "character_1.position", "character_2.position", "whose")),
+        ("flat", ("note", "version")),
+        ("json", ("note",)),
+        ("xml", ("note",)),
+    ],
+)
+def test_remarks_name_what_a_notation_does_not_hold(to, lost: tuple[str, ...]):
+    remarks = convert(FULL, to).remarks
+    assert len(remarks) == len(lost)
+    for word, remark in zip(lost, remarks, strict=True):
+        assert word in remark
+
+
+def test_nothing_is_remarked_where_nothing_is_lost():
+    text = "<character_1><gender>1boy</gender><appearance>red_hair</appearance></character_1>"
+    done = convert(text, "sentence")
+    assert (done.text, done.remarks) == ("a boy with red hair.\n", ())

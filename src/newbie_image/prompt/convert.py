@@ -7,12 +7,13 @@ from one.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from newbie_image.errors import PromptError
 from newbie_image.prompt import fields, grammar
-from newbie_image.prompt.document import Group, Prompt
+from newbie_image.prompt.document import Character, Comment, Element, Node, Prompt
 from newbie_image.prompt.flatten import flat_tags
 from newbie_image.prompt.mapping import dump, from_mapping, load
 from newbie_image.prompt.parse import parse
@@ -93,10 +94,58 @@ def convert(
         prompt = _read(text, notation, strict, remarks)
     explained: list[Explained] = []
     unknown: list[str] = []
+    notes = sum(1 for comment in _comments(prompt.tree) if comment.kind == "note")
+    if notes:
+        remarks.append(f"{_number(notes, 'note')} left out; `newbie prompt format` keeps them")
     if to in ("xml", "json", "yaml", "toml", "flat") and prompt.kind != "xml" and not _plain_ok(to, prompt):
         prompt, explained, unknown = to_xml(prompt)
+    remarks += _not_held(prompt, to)
     out = _write(prompt, to, remarks)
     return Conversion(out, prompt, tuple(explained), tuple(unknown), tuple(remarks))
+
+
+def _comments(nodes: tuple[Node, ...]) -> Iterator[Comment]:
+    for node in nodes:
+        if isinstance(node, Comment):
+            yield node
+        elif isinstance(node, Element):
+            yield from _comments(node.children)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what} was" if count == 1 else f"{count} {what}s were"
+
+
+def _not_held(prompt: Prompt, to: str) -> Iterator[str]:
+    """What a notation has no place for, one line each; nothing for those that hold everything."""
+    if to in ("xml", "json", "yaml", "toml"):
+        return
+    if prompt.version is not None:
+        yield f"the version note {prompt.version[:40]!r} was left out"
+    if to == "sentence":
+        weighed = [f"{t.text[:40]} {t.weight:g}" for t in prompt.tags if t.weight not in (0.0, 1.0)]
+        if weighed:
+            listed = ", ".join(weighed[:8]) + (", …" if len(weighed) > 8 else "")
+            yield f"a sentence holds no weights; lost: {listed}"
+        if any(t.weight == 0 for t in prompt.tags):
+            yield f"{_number(sum(t.weight == 0 for t in prompt.tags), 'tag')} of weight 0 left out"
+    if prompt.kind != "xml" or to == "flat":
+        return
+    for group in prompt.groups:
+        for section in group.sections:
+            said = to != "sentence" and section.name != "position"
+            if to == "sentence" and isinstance(group, Character):
+                placed = section.name == "position" and _place(group, len(prompt.characters) > 1)
+                said = section.name in _SAID or bool(placed)
+            elif to == "sentence":
+                said = section.name not in _UNSAID
+            if section.tags and not said:
+                yield f"{section.path} ({', '.join(section.texts)[:60]}) was left out"
+        if to == "sentence" and isinstance(group, Character) and _gender(group) is None:
+            given = (
+                f"{group.gender[:40]!r} is no gender that a sentence says" if group.gender else "no gender"
+            )
+            yield f"{group.key}: {given}; write 1girl, 1boy or 1other in <gender>"
 
 
 def _plain_ok(to: str, prompt: Prompt) -> bool:
@@ -246,6 +295,24 @@ def _people(genders: list[str]) -> list[WeighedTag]:
 
 
 _PERSON = {"1girl": "a girl", "1boy": "a boy", "1other": "a person"}
+_SAID = frozenset(
+    {"n", "gender", "appearance", "body_type", "clothing", "expression", "pose", "action", "interaction"}
+)
+_UNSAID = ("count", "resolution")
+
+
+def _gender(character: Character) -> str | None:
+    """`a girl`, None where the gender is missing or another word."""
+    return _PERSON.get(normal(character.gender or ""))
+
+
+def _place(character: Character, several: bool) -> str:
+    """`on the left`; empty for one person, for a box and without a position."""
+    section = character.section("position")
+    position = next((t.text.replace("_", " ") for t in section.tags if t.weight > 0), "") if section else ""
+    if not position or not several or grammar.is_box(position):
+        return ""
+    return f"in the {position}" if "center" in position else f"on the {position}"
 
 
 def sentence(prompt: Prompt) -> str:
@@ -254,7 +321,7 @@ def sentence(prompt: Prompt) -> str:
     words = [
         tag.text.replace("_", " ")
         for section in prompt.general.sections
-        if section.name not in ("caption", "count", "resolution")
+        if section.name not in ("caption", *_UNSAID)
         for tag in section.tags
         if tag.weight > 0
     ]
@@ -263,20 +330,17 @@ def sentence(prompt: Prompt) -> str:
     return " ".join(part for part in (text + "." if text else "", *captions) if part)
 
 
-def _person(character: Group, several: bool) -> str:
+def _person(character: Character, several: bool) -> str:
     def said(*names: str) -> list[str]:
         tags = (
             t for name in names for s in character.sections if s.name == name for t in s.tags if t.weight > 0
         )
         return [t.text.replace("_", " ") for t in tags]
 
-    gender = next(iter(said("gender")), "1girl")
-    name = said("n")
-    out = []
-    position = said("position")
-    if position and several and not grammar.is_box(position[0]):
-        out.append(f"on the {position[0]}" if "center" not in position[0] else f"in the {position[0]}")
-    out.append(" ".join(name) if name else _PERSON.get(gender, "a person"))
+    name, gender = " ".join(said("n")), _gender(character)
+    place = _place(character, several)
+    out = [place] if place else []
+    out.append(f"{gender} named {name}" if name and gender else name or gender or "a person")
     for lead, names in (("with", ("appearance", "body_type")), ("wearing", ("clothing",))):
         tags = said(*names)
         if tags:

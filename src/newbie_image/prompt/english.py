@@ -33,7 +33,7 @@ SMALL_WORDS = frozenset(
     """
     with and or of in on at to by for from is are was were be being has have had wearing wears wear
     dressed who which that there this these those she he they it her him them as into onto over under
-    near while behind beside both each one very together up down out off then where when not no but so
+    near named while behind beside both each one very together up down out off then where when not no but so
     """.split()
 )
 """Words that carry no tag and are not worth listing as unknown."""

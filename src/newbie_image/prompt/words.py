@@ -187,7 +187,8 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
         begins_person = (
             tag is not None or lower in english.OTHER_ONE or (lower == "one" and total > 1 and person == 0)
         )
-        if named is not None and named.field == "n":
+        called = index > 0 and tokens[index - 1][0].lower() == "named" and person > 0
+        if named is not None and named.field == "n" and not called:
             begins_person = True
         if begins_person:
             person += 1
