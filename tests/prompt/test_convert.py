@@ -257,3 +257,19 @@ def test_nothing_is_remarked_where_nothing_is_lost():
     text = "<character_1><gender>1boy</gender><appearance>red_hair</appearance></character_1>"
     done = convert(text, "sentence")
     assert (done.text, done.remarks) == ("a boy with red hair.\n", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [
+        ("Two girls hold hands.", "holding_hands"),
+        ("手をつなぐ、青い髪", "holding_hands"),
+        ("蓝发少女站在雨中", "standing"),
+        ("蓝发少女坐在雨中", "sitting"),
+        ("少女，站，蓝发", "standing"),
+    ],
+)
+def test_everyday_words_of_posture_and_hands(text: str, tag: str):
+    done = convert(text, "xml")
+    assert tag in {e.tag for e in done.explained}
+    assert done.unknown == ()
