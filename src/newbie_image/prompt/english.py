@@ -12,7 +12,8 @@ LEMMAS: dict[str, str] = {
     raining:rain rainy:rain snowy:snow cries:crying laughs:laughing salutes:salute saluting:salute
     kneels:kneeling flies:flying colour:color gray:grey looks:looking winks:one_eye_closed
     winking:one_eye_closed frowns:frown frowning:frown angrily:angry blushing:blush blushes:blush
-    hold:holding stand:standing sit:sitting umbrellas:umbrella flowers:flower snows:snowing pigtails:twintails uniforms:uniform
+    hold:holding stand:standing sit:sitting umbrellas:umbrella flowers:flower snows:snowing pigtails:twintails
+    uniforms:uniform
     """.split()
 }
 """Word as spoken → word as in tags."""
