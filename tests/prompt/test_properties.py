@@ -113,5 +113,5 @@ def fuzzer() -> ModuleType:
 
 
 def test_a_small_fuzz_run(fuzzer: ModuleType):
-    outcomes, _ = fuzzer.run(250, seed=7)
+    outcomes, _ = fuzzer.run(400, seed=7)
     assert {"strict", "tolerant"} <= set(outcomes) <= {"strict", "tolerant", "refused"}
