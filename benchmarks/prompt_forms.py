@@ -3,7 +3,7 @@ turns them.
 
     python benchmarks/prompt_forms.py --prompts 50        prints the texts, which needs no trained model
 
-    print(table(compare(pipeline, character_reader, scene_reader, 50)))    draws and scores every form
+    python benchmarks/prompt_forms.py --prompts 50 --score    draws and scores every form (embedded model)
 
 Each held-out scene's caption is written as XML, as tags and as a sentence, and converted into each other. All
 forms of one
@@ -78,10 +78,28 @@ def table(scores: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def score(count: int) -> str:
+    """The table for the embedded model, in bf16."""
+    from pathlib import Path
+
+    import torch
+
+    from newbie_image.nano.recipe import load_readers
+    from newbie_image.pipeline import NewbiePipeline
+
+    pipeline = NewbiePipeline.from_pretrained("nano", torch_dtype=torch.bfloat16)
+    character, whole = load_readers(Path(__file__).parent.parent / "assets" / "readers")
+    return table(compare(pipeline, character, whole, count))
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--prompts", type=int, default=50)
+    arguments.add_argument("--score", action="store_true", help="draw every form with the embedded model")
     chosen = arguments.parse_args()
+    if chosen.score:
+        print(score(chosen.prompts))
+        return
     print(json.dumps(captions(chosen.prompts)[1], ensure_ascii=False, indent=2))
 
 

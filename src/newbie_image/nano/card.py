@@ -61,6 +61,8 @@ def write_card(bundle: Path) -> Path:
     recipe, vae, run = history["recipe"], history["autoencoder"], history["transformer"]
     transformer = recipe["transformer"]
     curve = history.get("curve", [])
+    made = evaluation["generated"]
+    reached = {**made["2_characters"]["attributes"], **made["scene"]}
     lines = [
         "---",
         "license: apache-2.0",
@@ -119,13 +121,16 @@ def write_card(bundle: Path) -> Path:
             *(f"| {p['seen']:,} | {_percent(p['one'])} | {_percent(p['two'])} |" for p in curve),
             "",
         ]
+    followed = [name for name, value in reached.items() if value >= 0.8]
+    missed = [name for name, value in reached.items() if value < 0.8]
     lines += [
         "## Limits",
         "",
+        f"- It follows the prompt (80 % or more, two characters) in: {', '.join(followed) or 'nothing'}.",
+        f"- It does not yet in: {', '.join(missed) or 'nothing else'}.",
         "- It draws its own world and nothing else; an unknown word is read as bytes and mostly ignored.",
         "- Four to six characters, other sizes than the trained one and free sentences are outside "
         "what it learnt.",
-        "- Small things (mouths, legwear, objects in the hand) fail first; see the table.",
         "",
         "## Licence",
         "",

@@ -67,7 +67,7 @@ class Recipe:
     size: int = 128
     pictures: int = 60_000
     reader_pictures: int = 8_000
-    reader_epochs: float = 8.0
+    reader_epochs: float = 12.0
     steps: int = 20
     guidance: float = 3.0
     autoencoder: AutoencoderRecipe = field(
