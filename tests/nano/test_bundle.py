@@ -1,4 +1,4 @@
-"""The embedded bundle as it is shipped: complete, small enough, and each person of test.py with their own hair."""
+"""The embedded bundle as it is shipped: complete, small enough, and each person with their own hair."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def test_the_two_people_of_test_py_have_their_own_hair(pipeline: NewbiePipeline)
         snapshot.PROMPT, steps=snapshot.STEPS, guidance_scale=snapshot.GUIDANCE, seed=snapshot.SEED
     )
     event = next(e for e in pipeline.stream(request) if isinstance(e, PictureDone))
-    picture = torch.from_numpy(np.asarray(event.images[0].image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    picture = torch.from_numpy(np.array(event.images[0].image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     character, _ = load_readers(ROOT / "assets" / "readers")
     boxes = torch.tensor([reading_box(2, "left"), reading_box(2, "right")])
     read = character.read(crop(picture.expand(2, -1, -1, -1), boxes, CROP_SIZE))
     found = [{name: CHARACTER_HEADS[name][values[i]] for name, values in read.items()} for i in range(2)]
-    # The first edition is sure of who stands where and of the colour of hair; its card says how far the rest is.
+    # The first edition is sure of places and of the colour of hair; its card says how far the rest is.
     assert [side["present"] for side in found] == [True, True]
     assert [side["hair_color"] for side in found] == ["blue", "blonde"]
