@@ -3,6 +3,7 @@ tokenizers, card."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -72,6 +73,10 @@ def write_bundle(pipeline: NewbiePipeline, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     pipeline.to(dtype=torch.bfloat16)
     pipeline.save_pretrained(partial, max_shard_size=SHARD_SIZE)
+    for config in partial.glob("*/config.json"):  # where a part was loaded from is nobody's business
+        entries = json.loads(config.read_text())
+        if entries.pop("_name_or_path", None) is not None:
+            config.write_text(json.dumps(entries, indent=2) + "\n")
     for name in ("README.md", "evaluation.json", "recipe.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, partial / name)
