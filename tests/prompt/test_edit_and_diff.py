@@ -194,3 +194,21 @@ def test_json_schema_names_every_field():
         assert known, key
     with pytest.raises(PromptError, match="rng, xsd, json"):
         schema("dtd")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<character_1><appearance><![CDATA[<b>]]>, x</appearance></character_1>",
+        "<character_1><appearance>q, <![CDATA[a<b>, d]]> w, x</appearance></character_1>",
+        "a hat., <!-- weight:-1 --><![CDATA[<b>, & ]]>+ <!-- a -->x,,",
+    ],
+)
+def test_a_tag_in_a_cdata_stretch_is_weighed_and_left_out_as_any_other(source):
+    prompt = parse(source, strict=False)
+    before = [tag.text for tag in prompt.tags]
+    for place, tag in enumerate(prompt.tags):
+        heavier = prompt.with_weight(tag.path, 1.5)
+        assert [t.text for t in heavier.tags] == before
+        assert heavier.tags[place].weight == 1.5
+        assert [t.text for t in prompt.without(tag.path).tags] == before[:place] + before[place + 1 :]

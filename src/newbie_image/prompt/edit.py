@@ -32,11 +32,22 @@ def _again(prompt: Prompt, *edits: Edit) -> Prompt:
     return parse(apply_edits(prompt.source, edits), strict=False)
 
 
-def _sound(prompt: Prompt) -> Prompt:
-    """The prompt, written anew where it was repaired: an edit in broken text may change its reading."""
-    if any(d.code in _REPAIRED for d in prompt.diagnostics):
+def _sound(prompt: Prompt, path: str | None = None) -> Prompt:
+    """The prompt, written anew where it was repaired: an edit in broken text may change its reading.
+
+    So it is when the tag at `path` begins or ends inside a CDATA stretch, where a comment would be text.
+    """
+    if any(d.code in _REPAIRED for d in prompt.diagnostics) or (
+        path is not None and _in_cdata(prompt.source, prompt.tag(path))
+    ):
         return parse(format_prompt(prompt), strict=False)
     return prompt
+
+
+def _in_cdata(source: str, tag: Tag) -> bool:
+    return any(
+        source.rfind("<![CDATA[", 0, edge) > source.rfind("]]>", 0, edge) for edge in (tag.start, tag.end)
+    )
 
 
 def _sound_group(prompt: Prompt, group: Group) -> tuple[Prompt, Group]:
@@ -193,7 +204,7 @@ def with_weight(prompt: Prompt, path: str, weight: float) -> Prompt:
     """
     if not grammar.MIN_WEIGHT <= weight <= grammar.MAX_WEIGHT:
         raise PromptError(f"weight {weight} is outside 0 to 3; choose one within")
-    prompt = _sound(prompt)
+    prompt = _sound(prompt, path if path.endswith("]") else None)
     targets: list[Tag | Element] = []
     if path.endswith("]"):
         targets.append(prompt.tag(path))
@@ -246,7 +257,7 @@ def without(prompt: Prompt, path: str) -> Prompt:
     Raises:
         PromptError: there is no tag at that path.
     """
-    prompt = _sound(prompt)
+    prompt = _sound(prompt, path)
     tag = prompt.tag(path)
     siblings = _find(prompt.tree, tag)
     index = next(i for i, node in enumerate(siblings) if node is tag)
