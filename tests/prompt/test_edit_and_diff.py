@@ -201,7 +201,7 @@ def test_json_schema_names_every_field():
     [
         "<character_1><appearance><![CDATA[<b>]]>, x</appearance></character_1>",
         "<character_1><appearance>q, <![CDATA[a<b>, d]]> w, x</appearance></character_1>",
-        "a hat., <!-- weight:-1 --><![CDATA[<b>, & ]]>+ <!-- a -->x,,",
+        "blue_hair, <!-- weight:-1 --><![CDATA[<b>, blue_& ]]>+ <!-- a -->x,,",
     ],
 )
 def test_a_tag_in_a_cdata_stretch_is_weighed_and_left_out_as_any_other(source):
