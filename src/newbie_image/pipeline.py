@@ -108,6 +108,7 @@ class NewbiePipeline(PlacedPipeline):
         self.settings = BundleSettings(name="unnamed")
         self.vae_settings = self.settings.vae
         self.vae_name: str | None = None
+        self.vae_hash: str | None = None
         self.bundle_folder: Path | None = None
         self._attention = "auto"
         self._content_hash: str | None = None
@@ -129,7 +130,8 @@ class NewbiePipeline(PlacedPipeline):
                 layout that is known: a bundle, the published folder, ComfyUI's files, diffusers', a training
                 checkpoint.
             torch_dtype: of the models' weights; None keeps the files'.
-            vae: another autoencoder: its folder or file, a bundle's folder or name, or the object itself.
+            vae: another autoencoder: a name in the registry (docs/vae.md), its folder or file, a model's
+                folder or name, or the object itself.
             parts: ``transformer``, ``text_encoder``, ``clip_model`` or ``vae`` → file or folder elsewhere.
             attention: ``auto``, ``sdpa``, ``flash`` or ``math``.
 
@@ -139,7 +141,8 @@ class NewbiePipeline(PlacedPipeline):
         opened = open_model(pretrained_model_name_or_path, torch_dtype, vae=vae, parts=parts)
         pipeline = cls(**opened.components)
         pipeline.settings, pipeline.vae_settings = opened.settings, opened.vae_settings
-        pipeline.vae_name, pipeline.bundle_folder = opened.vae_name, opened.path
+        pipeline.vae_name, pipeline.vae_hash = opened.vae_name, opened.vae_hash
+        pipeline.bundle_folder = opened.path
         pipeline.attention = attention
         return pipeline
 
@@ -454,6 +457,7 @@ class NewbiePipeline(PlacedPipeline):
             "bundle": self.settings.name,
             "bundle_hash": self.content_hash,
             "vae": self.vae_name,
+            "vae_hash": self.vae_hash,
             "device": str(self._device()),
             "dtype": dtype_name(self.transformer.dtype),
             "attention": self._attention,

@@ -121,7 +121,7 @@ def record_picture(picture: GeneratedImage, request: GenerationRequest) -> Pictu
         environment["threads"] = str(torch.get_num_threads())
     environment |= {
         name: str(picture.settings[name])
-        for name in ("dtype", "attention", "vae")
+        for name in ("dtype", "attention", "vae", "vae_hash")
         if picture.settings.get(name) is not None
     }
     return PictureRecord(

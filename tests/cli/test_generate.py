@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from newbie_image.cli.app import app
 from newbie_image.cli.replay import compare
 from newbie_image.provenance import encode_png, read_picture
-from tests.tiny import XML_PROMPT
+from tests.tiny import XML_PROMPT, vae
 
 
 def run(*arguments: str, stdin: str | None = None) -> Result:
@@ -197,3 +197,30 @@ def test_a_damaged_bundle_is_one_line(tiny_bundle: Path, tmp_path: Path, kind: s
     assert done.stderr.count("\n") == 1
     assert said in done.stderr
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_another_vae_by_its_name_is_recorded_and_replayed(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(5)
+    vae().save_pretrained(str(tmp_path / "crisp"))
+    registry = tmp_path / "vaes.toml"
+    registry.write_text('[vae.crisp]\npath = "crisp"\n', encoding="utf-8")
+    monkeypatch.setenv("NEWBIE_VAES", str(registry))
+    path = tmp_path / "a.png"
+    common = ("--model", str(tiny_bundle))
+    done = run("generate", "1girl", *common, "--seed", "1", "--vae", "crisp", "-o", str(path))
+    assert done.exit_code == 0, done.stderr
+    environment = read_picture(path)[1].environment
+    assert environment["vae"] == "crisp"
+    assert environment["vae_hash"].startswith("sha256:")
+    assert run("replay", str(path), *common).exit_code == 0
+    registry.write_text('[vae.crisp]\npath = "crisp"\nscaling_factor = 0.2\n', encoding="utf-8")
+    done = run("replay", str(path), *common)
+    assert done.exit_code == 1
+    assert "vae_hash" in done.stdout
+    registry.write_text("", encoding="utf-8")
+    done = run("replay", str(path), *common)
+    assert done.exit_code == 2
+    assert "--vae PATH" in done.stderr
+    assert "crisp" in run("generate", "1girl", *common, "--vae", str(tmp_path / "crispy")).stderr

@@ -42,3 +42,18 @@ def test_an_unknown_device_is_one_line() -> None:
     done = CliRunner().invoke(app, ["info", "--device", "tpu"])
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
+
+
+def test_vaes_are_listed_with_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEWBIE_MODELS", str(tmp_path))
+    monkeypatch.setenv("NEWBIE_VAES", str(tmp_path / "mine.toml"))
+    (tmp_path / "mine.toml").write_text('[vae.mine]\npath = "x"\nabout = "crisp"\n', encoding="utf-8")
+    said = CliRunner().invoke(app, ["info", "--brief"]).stdout
+    assert "newbie weights download flux-vae" in said
+    assert "crisp" in said
+    facts = json.loads(CliRunner().invoke(app, ["info", "--brief", "--json"]).stdout)
+    assert {entry["name"] for entry in facts["vaes"]} >= {"nano", "flux", "mine"}
+    (tmp_path / "mine.toml").write_text("[vae", encoding="utf-8")
+    done = CliRunner().invoke(app, ["info", "--brief"])
+    assert done.exit_code == 0
+    assert "not valid TOML" in done.stdout

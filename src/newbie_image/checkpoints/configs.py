@@ -123,19 +123,28 @@ def jina_config(shapes: Shapes, given: Mapping[str, Any] | None) -> dict[str, An
     }
 
 
-def autoencoder_config(shapes: Shapes) -> dict[str, Any]:
+def autoencoder_config(shapes: Shapes, where: Path) -> dict[str, Any]:
     """Constructor arguments of diffusers' AutoencoderKL from its shapes, with FLUX's scale and shift.
 
+    ``where`` is named in errors.
+
     Raises:
-        ConfigError: not 16 channels, so that scale and shift are not known.
+        ConfigError: not 16 channels, so that scale and shift are not known; or of another class.
     """
     levels = _count(shapes, "encoder.down_blocks.")
+    needed = [f"encoder.down_blocks.{i}.resnets.0.conv1.weight" for i in range(levels)]
+    if not levels or any(name not in shapes for name in (*needed, "decoder.conv_in.weight")):
+        raise ConfigError(
+            f"{where} is an autoencoder of another class than AutoencoderKL, or not a whole one, and has no "
+            "config.json; give its folder with the config"
+        )
     channels = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(levels)]
     latent = shapes["decoder.conv_in.weight"][1]
     if latent != 16:
         raise ConfigError(
-            f"an autoencoder of {latent} channels without a config.json: its scale and shift are not known; "
-            "give its folder with the config"
+            f"{where} is an autoencoder of {latent} channels and has no config.json; 16 are needed"
+            + (" (4 are Stable Diffusion's)" if latent == 4 else "")
+            + ": give another --vae"
         )
     return {
         "down_block_types": ["DownEncoderBlock2D"] * levels,

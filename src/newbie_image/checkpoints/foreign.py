@@ -27,6 +27,8 @@ from newbie_image.checkpoints.recognise import READERS, Checkpoint
 from newbie_image.errors import CheckpointError
 
 CONFIG_KEY, TOKENIZER_KEY, SETTINGS_KEY = "newbie_config", "newbie_tokenizer", "newbie_settings"
+# Keys that a class of diffusers writes beside its constructor's.
+_WRITTEN_BESIDE = {"AutoencoderTiny": ("block_out_channels",)}
 TOKENIZER_OF = {"text_encoder": "tokenizer", "clip_model": "clip_tokenizer"}
 
 
@@ -128,15 +130,16 @@ def _autoencoder(where: Path, shapes: Mapping[str, Shape], given: Mapping[str, A
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     if given is None:
-        return constructed(where, AutoencoderKL, autoencoder_config(shapes))
+        return constructed(where, AutoencoderKL, autoencoder_config(shapes, where))
     name = str(given.get("_class_name", "AutoencoderKL"))
     kind = getattr(diffusers, name, None) if name.startswith("Autoencoder") else None
     if kind is None:
         raise CheckpointError(
             f"{where} names the autoencoder class {name!r}, which this diffusers does not have"
         )
-    unknown_keys(given, set(inspect.signature(kind.__init__).parameters) - {"self"}, where)
-    return constructed(where, kind, {key: value for key, value in given.items() if not key.startswith("_")})
+    known = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    unknown_keys(given, {*known, *_WRITTEN_BESIDE.get(name, ())}, where)
+    return constructed(where, kind, {key: value for key, value in given.items() if key in known})
 
 
 def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 
-from newbie_image.bundle import BundleSettings, VaeSettings, find_bundle, read_settings
+from newbie_image.bundle import BundleSettings, VaeSettings, content_hash, find_bundle, read_settings
 from newbie_image.checkpoints.components import load_components
 from newbie_image.checkpoints.files import open_source
 from newbie_image.checkpoints.foreign import checkpoint_settings, load_checkpoint, load_part
 from newbie_image.checkpoints.recognise import PARTS, Checkpoint, recognise
+from newbie_image.checkpoints.vae_layouts import vae_layout
+from newbie_image.checkpoints.vae_registry import FoundVae, find_vae
 from newbie_image.errors import CheckpointError
 
 
@@ -26,6 +29,7 @@ class OpenedModel:
         settings: the bundle's, or the published model's.
         vae_settings: normalisation for the autoencoder that is there: the bundle's for its own.
         vae_name: name of an autoencoder from elsewhere; None for the model's own.
+        vae_hash: its content's hash, with its normalisation's where the registry says one; None likewise.
         path: where the model lies.
         layout: one of :data:`newbie_image.checkpoints.recognise.LAYOUTS`.
     """
@@ -34,6 +38,7 @@ class OpenedModel:
     settings: BundleSettings
     vae_settings: VaeSettings
     vae_name: str | None
+    vae_hash: str | None
     path: Path
     layout: str
 
@@ -50,12 +55,13 @@ def open_model(
     Args:
         name_or_path: an embedded model's name, or a folder or file in any layout that is known.
         dtype: of the models' weights; None keeps the files'.
-        vae: another autoencoder: a path, an embedded model's name, or the object itself.
+        vae: another autoencoder: a name in the registry, a path, a model's name, or the object itself.
         parts: files or folders of parts (keys of PARTS) that lie elsewhere.
 
     Raises:
         CheckpointError, ConfigError: one line that names what is missing or wrong.
     """
+    found = find_vae(vae) if isinstance(vae, (str, Path)) else None
     checkpoint = find_checkpoint(name_or_path, parts)
     skip = () if vae is None else ("vae",)
     if checkpoint.layout == "newbie" and not parts:
@@ -64,15 +70,15 @@ def open_model(
     else:
         settings = checkpoint_settings(checkpoint)
         components = load_checkpoint(checkpoint, dtype, skip=skip)
-    name = None
-    if vae is not None:
-        named = isinstance(vae, (str, Path))
-        components["vae"] = load_vae(vae, dtype) if named else vae
-        name = Path(vae).name if named else type(vae).__name__
-    own = vae is None and "vae" not in (parts or {})
-    return OpenedModel(
-        components, settings, settings.vae if own else VaeSettings(), name, checkpoint.path, checkpoint.layout
-    )
+    scales, name, digest = settings.vae, None, None
+    if vae is None and "vae" in (parts or {}):
+        scales = VaeSettings()
+    elif found is not None:
+        components["vae"], scales = _load_found(found, dtype), found.settings
+        name, digest = found.name, _vae_hash(found)
+    elif vae is not None:
+        components["vae"], scales, name = vae, VaeSettings(), type(vae).__name__
+    return OpenedModel(components, settings, scales, name, digest, checkpoint.path, checkpoint.layout)
 
 
 def find_checkpoint(name_or_path: str | Path, parts: Mapping[str, str | Path] | None = None) -> Checkpoint:
@@ -96,19 +102,27 @@ def find_checkpoint(name_or_path: str | Path, parts: Mapping[str, str | Path] | 
 
 
 def load_vae(name_or_path: str | Path, dtype: torch.dtype | None = None) -> Any:
-    """An autoencoder from elsewhere: its folder or file, a model's folder, or an embedded model's name.
+    """An autoencoder from elsewhere, as :func:`newbie_image.checkpoints.vae_registry.find_vae` finds it.
 
     Raises:
-        CheckpointError: says what was looked for.
+        CheckpointError: says what was looked for, or what is wrong with it.
     """
-    given = Path(name_or_path).expanduser()
-    place = given
-    if not given.is_file() and not (given / "config.json").is_file():
-        try:
-            place = find_bundle(name_or_path) / "vae"
-        except CheckpointError:
-            raise CheckpointError(
-                f"no VAE {str(name_or_path)!r}: no weight file, no folder with a config.json and no model is "
-                "there, and no embedded model has that name"
-            ) from None
-    return load_part("vae", place, open_source(place), dtype)
+    return _load_found(find_vae(name_or_path), dtype)
+
+
+def _load_found(found: FoundVae, dtype: torch.dtype | None) -> Any:
+    source = open_source(found.path)
+    try:
+        vae_layout(source.shapes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{found.path}: {error}; give a VAE's file or folder") from None
+    return load_part("vae", found.path, source, dtype)
+
+
+def _vae_hash(found: FoundVae) -> str:
+    """Of its weights, and of its config and the registry's settings where there are any."""
+    said = found.settings.model_dump_json(exclude_none=True)
+    config = found.path / "config.json"
+    said += config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    settings = "" if said == "{}" else "+" + hashlib.sha256(said.encode()).hexdigest()[:12]
+    return content_hash(found.path) + settings

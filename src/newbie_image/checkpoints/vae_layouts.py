@@ -27,6 +27,8 @@ def vae_layout(shapes: Shapes) -> str:
         return "comfyui"
     if any(re.match(r"(encoder|decoder)\.(down|up)_blocks\.", name) for name in bare):
         return "diffusers"
+    if "decoder.layers.0.weight" in bare:  # diffusers' AutoencoderTiny
+        return "diffusers"
     some = ", ".join(sorted(bare)[:3]) or "no names at all"
     raise CheckpointError(f"this is no autoencoder that is known: it has {some}")
 

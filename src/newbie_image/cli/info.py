@@ -29,6 +29,7 @@ def info(
     choice = options.ModelChoice(device=device, dtype=dtype, attention=attention)
     facts = _brief() if brief else _brief() | _machine(choice)
     facts["bundles"] = _bundles(with_hash=not brief)
+    facts["vaes"] = _vaes()
     if as_json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return
@@ -110,6 +111,26 @@ def _bundles(*, with_hash: bool) -> list[dict[str, str]]:
     return found
 
 
+def _vaes() -> list[dict[str, str]]:
+    from newbie_image.checkpoints.vae_registry import SHIPPED, named_vaes
+    from newbie_image.errors import NewbieError
+
+    try:
+        named = named_vaes().values()
+    except NewbieError as error:
+        return [{"name": "(registry)", "problem": str(error)}]
+    found = []
+    for entry in named:
+        missing = (
+            f"not on this disk: newbie weights download {entry.download}" if entry.download else "missing"
+        )
+        place = str(entry.path) if entry.here else f"{missing} ({entry.path})"
+        found.append({"name": entry.name, "about": entry.about, "path": place, "licence": entry.licence})
+        if entry.source != SHIPPED:
+            found[-1]["named_in"] = str(entry.source)
+    return found
+
+
 def _lines(facts: dict[str, Any]) -> list[str]:
     lines = []
     for key, value in facts.items():
@@ -117,12 +138,13 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             lines.append(f"{key.replace('_', ' '):<14} {value}")
     lines.append("versions")
     lines += [f"  {name:<14} {version}" for name, version in facts["versions"].items()]
-    lines.append("bundles" if facts["bundles"] else "bundles        none")
-    for bundle in facts["bundles"]:
-        lines.append(f"  {bundle['name']}")
-        lines += [
-            f"    {key.replace('_', ' '):<12} {value}"
-            for key, value in bundle.items()
-            if key != "name" and value
-        ]
+    for kind in ("bundles", "vaes"):
+        lines.append(kind if facts[kind] else f"{kind:<14} none")
+        for entry in facts[kind]:
+            lines.append(f"  {entry['name']}")
+            lines += [
+                f"    {key.replace('_', ' '):<12} {value}"
+                for key, value in entry.items()
+                if key != "name" and value
+            ]
     return lines

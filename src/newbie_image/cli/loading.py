@@ -44,6 +44,10 @@ def load_model(choice: ModelChoice) -> LoadedModel:
 
     start = time.perf_counter()
     folder = find_bundle(choice.model)  # a wrong name is said before torch is imported
+    if choice.vae is not None:
+        from newbie_image.checkpoints.vae_registry import find_vae
+
+        find_vae(choice.vae)
 
     from newbie_image.memory.plan import read_memory
 

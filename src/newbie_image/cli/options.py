@@ -73,7 +73,7 @@ VaeOption = Annotated[
     typer.Option(
         "--vae",
         metavar="NAME|PATH",
-        help="Another autoencoder: a folder, or the name of a bundle to take it from.",
+        help="Another autoencoder: a name (newbie info lists them), a file or a folder.",
         rich_help_panel=_MODEL_PANEL,
     ),
 ]

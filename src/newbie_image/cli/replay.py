@@ -64,6 +64,7 @@ def replay(
         check_writable(out)
     if hash_pixels(before) != record.pixels:
         say_note("the picture was changed after it was made: its pixels are not those of its record")
+    vae = vae or _recorded_vae(record)
     loaded = load_model(
         options.ModelChoice(
             model=model or record.bundle.name,
@@ -95,6 +96,23 @@ def replay(
     else:
         print(describe(picture, difference, causes))
     raise typer.Exit(0 if same else 1)
+
+
+def _recorded_vae(record: PictureRecord) -> str | None:
+    """The VAE from elsewhere that drew the picture, by its name; None for the model's own."""
+    from newbie_image.checkpoints.vae_registry import find_vae
+    from newbie_image.errors import CheckpointError
+
+    name = record.environment.get("vae")
+    if name is not None:
+        try:
+            find_vae(name)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the picture was drawn with the VAE {name!r}, of which no path is recorded; say where it is "
+                f"with --vae PATH ({error})"
+            ) from None
+    return name
 
 
 def _take_threads(record: PictureRecord) -> None:
