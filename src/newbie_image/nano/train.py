@@ -26,6 +26,7 @@ from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from newbie_image.models.gemma_text import GemmaTextModel
 from newbie_image.models.jina_text import JinaTextModel
 from newbie_image.models.next_dit import NextDiT
+from newbie_image.nano.alignment import LABELS, AlignmentHead, token_labels
 from newbie_image.nano.captions import training_caption
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.tokenizer import SIZE, TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
@@ -53,6 +54,10 @@ class TransformerRecipe:
     cosine_weight: float = 0.5
     singles_first: float = 0.08
     average_span: float = 0.02
+    varied_last: float = 0.2
+    alignment_weight: float = 0.5
+    alignment_block: int = 3
+    alignment_until: float = 0.75
     seed: int = 0
 
 
@@ -133,10 +138,11 @@ def _axes(head: int) -> tuple[int, int, int]:
 class Batch:
     """Tokenised captions with the indices of their pictures.
 
-    indices: (batch,). ids, mask, pooled_ids, pooled_mask: (batch, length) int64.
+    indices: (batch,). said: (batch,) float32, 0 where the caption is empty. ids, mask, pooled_ids, pooled_mask: (batch, length) int64.
     """
 
     indices: np.ndarray
+    said: np.ndarray
     ids: Tensor
     mask: Tensor
     pooled_ids: Tensor
@@ -152,15 +158,20 @@ class Captioner:
         self.gemma = build_tokenizer("gemma")
         self.jina = build_tokenizer("jina")
         self.scenes: dict[int, Any] = {}
+        self._labels: dict[int, np.ndarray] = {}
 
-    def pool(self, rng: random.Random, candidates: np.ndarray, batches: int = 4) -> Iterator[Batch]:
-        """Yields `batches` batches over random `candidates` (picture indices)."""
+    def pool(
+        self, rng: random.Random, candidates: np.ndarray, varied: bool = True, batches: int = 4
+    ) -> Iterator[Batch]:
+        """Yields `batches` batches over random `candidates` (picture indices); with
+        `varied`, half of the captions are (see `training_caption`)."""
         size = self.recipe.batch
         rows: list[tuple[int, str]] = []
         for _ in range(size * batches):
             index = int(candidates[rng.randrange(len(candidates))])
             empty = rng.random() < self.recipe.unconditional
-            rows.append((index, "" if empty else training_caption(self.scene(index), rng)))
+            vary = varied and rng.random() < 0.5
+            rows.append((index, "" if empty else training_caption(self.scene(index), rng, vary)))
         rows.sort(key=lambda row: len(row[1]))
         order = list(range(batches))
         rng.shuffle(order)
@@ -173,11 +184,19 @@ class Captioner:
             jina = self.jina(texts, padding=True, pad_to_multiple_of=8)
             yield Batch(
                 np.array([index for index, _ in chosen]),
+                np.array([bool(text) for text in texts], dtype=np.float32),
                 torch.tensor(gemma.input_ids),
                 torch.tensor(gemma.attention_mask),
                 torch.tensor(jina.input_ids),
                 torch.tensor(jina.attention_mask),
             )
+
+    def labels(self, indices: np.ndarray, side: int) -> np.ndarray:
+        """Token labels of pictures, (batch, side·side, labels) int64, remembered."""
+        for index in map(int, indices):
+            if index not in self._labels:
+                self._labels[index] = token_labels(self.scene(index), side)
+        return np.stack([self._labels[int(index)] for index in indices]).astype(np.int64)
 
     def scene(self, index: int) -> Any:
         """The scene of a picture, remembered."""
@@ -232,7 +251,9 @@ def train_transformer(
         parts.load_state_dict(start_from)
     average = Parts(recipe).to(device).requires_grad_(False)
     average.load_state_dict(parts.state_dict())
-    trained = parts.trained()
+    align = AlignmentHead(recipe.dim).to(device)
+    align.watch(parts.transformer.layers[min(recipe.alignment_block, recipe.n_layers) - 1])
+    trained = [*parts.trained(), *align.parameters()]
     matrices = [p for p in trained if p.ndim >= 2]
     others = [p for p in trained if p.ndim < 2]
     optimizer = torch.optim.AdamW(
@@ -247,6 +268,7 @@ def train_transformer(
         state = torch.load(state_file, map_location=device, weights_only=True)
         parts.load_state_dict(state["parts"])
         average.load_state_dict(state["average"])
+        align.load_state_dict(state["alignment"])
         optimizer.load_state_dict(state["optimizer"])
         step, spent, seen = int(state["step"]), float(state["spent"]), int(state["seen"])
     rng = random.Random(recipe.seed * 1_000_003 + step)
@@ -260,6 +282,7 @@ def train_transformer(
     run = torch.compile(parts, dynamic=True) if compiled else parts
     began = last_report = last_save = time.monotonic()
     losses: list[float] = []
+    hits = torch.zeros(len(LABELS), 2, dtype=torch.int64, device=device)
 
     def save(total: float) -> None:
         partial = state_file.with_suffix(".partial")
@@ -267,6 +290,7 @@ def train_transformer(
             {
                 "parts": parts.state_dict(),
                 "average": average.state_dict(),
+                "alignment": align.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": step,
                 "spent": total,
@@ -281,7 +305,9 @@ def train_transformer(
     total, rate = spent, 0.0
     while total < minutes:
         candidates = singles if total / minutes < recipe.singles_first else usable
-        for batch in captioner.pool(rng, candidates):
+        varied = total / minutes > 1 - recipe.varied_last
+        strength = recipe.alignment_weight * max(0.0, 1 - total / minutes / recipe.alignment_until)
+        for batch in captioner.pool(rng, candidates, varied):
             rate = _rate(recipe, step, total / minutes)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -295,6 +321,14 @@ def train_transformer(
             with torch.autocast(device.type, torch.bfloat16):
                 output = run(noisy, t, *text)
             loss = flow_loss(output.float(), clean - noise, weight, recipe.cosine_weight)
+            flow = loss.detach()
+            if strength > 0:
+                # Only captions that say it all: an empty one cannot be read.
+                known = torch.from_numpy(batch.said).to(device)
+                labels = torch.from_numpy(captioner.labels(batch.indices, clean.shape[-1] // 2)).to(device)
+                named, right = align(labels, 2 * (1 - t) * known)
+                loss = loss + strength * named
+                hits += right
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -305,7 +339,7 @@ def train_transformer(
             with torch.no_grad():
                 torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)  # pyright: ignore
             if step % 5 == 0:
-                losses.append(loss.item())
+                losses.append(flow.item())
         now = time.monotonic()
         total = spent + (now - began) / 60
         if now - last_report > 30:
@@ -318,6 +352,11 @@ def train_transformer(
                 "rate": rate,
                 "per_second": round((seen) / max(1e-9, total * 60), 1),
             }
+            if strength > 0:
+                right, asked = hits.double().unbind(1)
+                shares = (right / asked.clamp_min(1)).tolist()
+                entry["named"] = dict(zip(LABELS, (round(share, 2) for share in shares), strict=True))
+                hits.zero_()
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
             report(entry)
@@ -338,7 +377,7 @@ def _rate(recipe: TransformerRecipe, step: int, progress: float) -> float:
 
 
 def _weights(importance: np.ndarray, indices: np.ndarray, side: int) -> Tensor:
-    """(batch, 1, side, side): square root of the renderer's importance, mean 1."""
+    """(batch, 1, side, side): the renderer's importance, mean 1."""
     coarse = torch.from_numpy(importance[indices].astype(np.float32) / 10)[:, None]
-    weight = F.adaptive_avg_pool2d(coarse, side).sqrt()
+    weight = F.adaptive_avg_pool2d(coarse, side)
     return weight / weight.mean()
