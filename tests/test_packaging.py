@@ -70,7 +70,7 @@ def test_a_wheel_carries_the_embedded_model_and_the_command(tmp_path: Path) -> N
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-        assert "newbie = newbie_image.cli.app:app" in archive.read(entry_points).decode()
+        assert "newbie = newbie_image.cli.main:main" in archive.read(entry_points).decode()
     for file in (ROOT / "bundles" / "nano").rglob("*"):
         if file.is_file() and not file.name.startswith("."):
             assert f"newbie_image/bundles/{file.relative_to(ROOT / 'bundles').as_posix()}" in names

@@ -1,5 +1,5 @@
 """`python -m newbie_image` is the command `newbie`."""
 
-from newbie_image.cli.app import app
+from newbie_image.cli.main import main
 
-app(prog_name="newbie")
+main()

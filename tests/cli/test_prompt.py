@@ -146,13 +146,73 @@ def test_explain_without_tokenizers_says_so(tmp_path: Path):
     assert answer.stderr.count("\n") == 1
 
 
-def test_the_command_imports_no_torch(bad: Path):
+def test_the_command_imports_nothing_that_takes_long(bad: Path):
     code = (
-        "import sys; from newbie_image.cli.app import app; app(sys.argv[1:], standalone_mode=False);"
-        "assert 'torch' not in sys.modules and 'rich' not in sys.modules, 'imported'"
+        "import sys; sys.argv = ['newbie', *sys.argv[1:]]; from newbie_image.cli.main import main\n"
+        "try: main()\n"
+        "finally: print(sorted({'torch', 'typer', 'pydantic', 'rich', 'lxml', 'yaml', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "prompt", "flatten", str(bad)], capture_output=True, check=False
-    )
-    assert b"imported" not in done.stderr
-    assert b"[char1]rin" in done.stdout
+    command = [sys.executable, "-c", code, "prompt", "check", str(bad)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert b"merged-characters" in done.stdout
+    assert done.stdout.endswith(b"\n[]\n"), done.stdout[-200:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("chekc", "a"), "did you mean check?"),
+        (("template", "fil", "x"), "did you mean fill?"),
+        (("check",), "FILE|-"),
+        (("check", "a", "--fixx"), "--fixx"),
+        (("new", "--characters", "many"), "'many'"),
+    ],
+)
+def test_a_mistake_in_the_options_is_one_line(arguments: tuple[str, ...], said: str):
+    answer = newbie(*arguments)
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith("error: ")
+    assert said in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_help_names_the_commands_and_their_options():
+    for arguments in (("--help",), ("template", "--help"), ("check", "--help")):
+        assert newbie(*arguments).exit_code == 0
+    assert "convert" in newbie("--help").stdout
+    assert "fill" in newbie("template", "--help").stdout
+    assert "--warnings-as-errors" in newbie("check", "--help").stdout
+    assert newbie().exit_code == 2
+
+
+def test_values_and_options_of_a_template_in_any_order():
+    answer = newbie("template", "fill", "--json", "single_portrait", "hair=red_hair")
+    other = newbie("template", "fill", "single_portrait", "--json", "hair=red_hair")
+    assert json.loads(answer.stdout) == json.loads(other.stdout)
+    assert "red_hair" in json.loads(answer.stdout)["text"]
+
+
+def test_a_list_of_tags_that_ends_its_line_is_laid_out_already(tmp_path: Path):
+    file = tmp_path / "tags.txt"
+    file.write_bytes(b"hat, smile\n")
+    assert newbie("format", str(file), "--check").exit_code == 0
+    assert newbie("format", str(file)).stdout == "hat, smile\n"
+    assert newbie("format", "-", "--check", text="hat, smile").exit_code == 0
+
+
+def test_a_patch_gives_the_other_file_to_the_byte(bad: Path, tmp_path: Path):
+    newer, patch = tmp_path / "newer.xml", tmp_path / "patch.json"
+    for text in (b"\xef\xbb\xbf<n>a</n>\r\n", "蓝发, <3".encode(), b""):
+        newer.write_bytes(text)
+        patch.write_bytes(newbie("diff", str(bad), str(newer), "--patch").stdout_bytes)
+        assert newbie("apply", str(bad), str(patch)).stdout_bytes == text
+
+
+def test_a_file_that_is_mended_keeps_its_permissions_and_its_link(bad: Path, tmp_path: Path):
+    bad.chmod(0o640)
+    link = tmp_path / "link.xml"
+    link.symlink_to(bad)
+    assert newbie("check", str(link), "--fix").exit_code == 0
+    assert link.is_symlink()
+    assert bad.stat().st_mode & 0o777 == 0o640
+    assert "<character_2>" in bad.read_text(encoding="utf-8")

@@ -34,7 +34,7 @@ COMMANDS: Final = {
     "replay": _Command("newbie_image.cli.replay", "replay_app", "Make a picture again from its metadata."),
     "info": _Command("newbie_image.cli.info", "info_app", "Say what device, versions and models there are."),
     "plan": _Command("newbie_image.cli.plan", "plan_app", "Say what memory a picture takes, and how."),
-    "prompt": _Command("newbie_image.cli.prompt", "prompt_app", "Check, format and convert prompts."),
+    "prompt": _Command("newbie_image.cli.prompt_app", "prompt_app", "Check, format and convert prompts."),
     "weights": _Command("newbie_image.cli.weights", "weights_app", "Inspect, verify and convert weights."),
     "nano": _Command("newbie_image.cli.nano", "nano_app", "Train and score the embedded model."),
 }

@@ -6,10 +6,10 @@ The data is `vocabulary.tsv`, one tag a line, read on first use.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 DATA = "vocabulary.tsv"
 FIRM_GROUPS = frozenset(
@@ -85,8 +85,7 @@ def implied(tag: str) -> frozenset[str]:
     return frozenset(chain)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One tag of the vocabulary.
 
     Args:
@@ -285,11 +284,12 @@ def read(text: str) -> dict[str, Entry]:
         if not line or line.startswith("# "):
             continue
         columns = line.split("\t")
-        if len(columns) != 6 or columns[0] in entries:
+        tag = columns[0]
+        if len(columns) != 6 or tag in entries:
             raise ValueError(
                 f"line {number} of the vocabulary must have six columns and a new tag, not {line!r}"
             )
-        tag, category, field, group, zh, ja = columns
+        _, category, field, group, zh, ja = columns
         entries[tag] = Entry(tag, category, field, group, tuple(zh.split("|")), tuple(ja.split("|")))
     return entries
 
