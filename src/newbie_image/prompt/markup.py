@@ -11,7 +11,6 @@ assumed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from newbie_image.prompt import grammar
@@ -37,8 +36,7 @@ class Mark(NamedTuple):
     inner: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """Something that does not fit: strict reading stops here, tolerant reading assumes `assumed`."""
 
     code: str
@@ -72,7 +70,8 @@ def scan(text: str) -> tuple[list[Mark], list[Problem]]:
             else:
                 key = keys[name] = grammar.canonical(name)
             kind = "end" if slash else "empty" if empty else "start"
-            marks.append(Mark(kind, start, end, name, key or name, key is not None, attributes or ""))
+            mark = (kind, start, end, name, key or name, key is not None, attributes or "", "")
+            marks.append(tuple.__new__(Mark, mark))
         elif dtd:
             marks.append(Mark("dtd", start, end, inner=dtd))
         else:

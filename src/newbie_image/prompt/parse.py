@@ -200,40 +200,41 @@ class _Builder:
         assumed = {start for starts in matching.assumed_ends.values() for start in starts}
         position = 0
         for index, mark in enumerate(marks):
+            kind, start, end = mark[:3]
             if index in matching.assumed_ends:
-                self._run(position, mark.start)
-                position = mark.start
-                self._assume(matching.assumed_ends[index], mark.start)
-            kind = mark.kind
-            if index in matching.pairs and kind == "start":
-                self._run(position, mark.start)
-                self._open(index, mark)
-            elif index in ends:
-                self._run(position, mark.start)
-                self._close(mark.start, mark.end, True)
-            elif kind == "start" and index in assumed:
-                self._run(position, mark.start)
-                self._open(index, mark)
-            elif kind == "empty" and (mark.known or len(self.stack) > 1):
-                self._run(position, mark.start)
-                self._open(index, mark)
-                self._close(mark.end, mark.end, True)
-            elif kind in ("comment", "declaration"):
-                self._run(position, mark.start)
-                self._comment(mark)
-            elif kind == "cdata":
-                self._run(position, mark.start)
-                self._cdata(mark)
-            elif index in matching.stray:
-                self._run(position, mark.start)
-                self._note(Comment("declaration", mark.name, mark.start, mark.end))
-            else:
+                self._run(position, start)
+                position = start
+                self._assume(matching.assumed_ends[index], start)
+            opens = kind == "start" and (index in matching.pairs or index in assumed)
+            closes = not opens and index in ends
+            if not opens and not closes and not self._stands(index, mark):
                 continue
-            position = mark.end
+            if position < start:
+                self._run(position, start)
+            if opens:
+                self._open(index, mark)
+            elif closes:
+                self._close(start, end, True)
+            elif kind == "empty":
+                self._open(index, mark)
+                self._close(end, end, True)
+            elif kind == "cdata":
+                self._cdata(mark)
+            elif kind == "end":
+                self._note(Comment("declaration", mark.name, start, end))
+            else:
+                self._comment(mark)
+            position = end
         self._run(position, len(self.text))
         self._assume(matching.assumed_ends.get(len(marks), []), len(self.text))
         self._flush()
         self._unused(self.stack[0])
+
+    def _stands(self, index: int, mark: markup.Mark) -> bool:
+        """Whether a mark that neither begins nor ends a pair is a mark at all, and not text."""
+        if mark.kind == "empty":
+            return mark.known or len(self.stack) > 1
+        return mark.kind in ("comment", "declaration", "cdata") or index in self.matching.stray
 
     def _assume(self, starts: list[int], at: int) -> None:
         for start in starts:
@@ -248,7 +249,8 @@ class _Builder:
             self._close(at, at, False)
 
     def _open(self, index: int, mark: markup.Mark) -> None:
-        self._flush()
+        if self.parts:
+            self._flush()
         parent = self.stack[-1]
         own = None
         if parent.pending is not None:
@@ -273,10 +275,11 @@ class _Builder:
             raise self.refuse(
                 f"elements are nested deeper than {grammar.MAX_DEPTH}; flatten the prompt", mark.start
             )
-        for odd in naming.oddities(
-            self.text, self.marks, self.matching, index, key, guess=len(self.diagnostics) < _GUESSES
-        ):
-            self.say(odd.code, "warning", odd.message, mark.start, mark.end, path, odd.fix)
+        if mark.name != mark.key or not mark.known or mark.attributes or key in grammar.KEPT:
+            for odd in naming.oddities(
+                self.text, self.marks, self.matching, index, key, guess=len(self.diagnostics) < _GUESSES
+            ):
+                self.say(odd.code, "warning", odd.message, mark.start, mark.end, path, odd.fix)
         self.stack.append(_Frame(index, key, mark.known, path, own, weight))
 
     def _character(self, index: int, mark: markup.Mark, number: int) -> str:
@@ -299,9 +302,11 @@ class _Builder:
         return f"character_{number}" if seen == 1 else f"character_{number}#{seen}"
 
     def _close(self, start: int, end: int, closed: bool) -> None:
-        self._flush()
+        if self.parts:
+            self._flush()
         frame = self.stack.pop()
-        self._unused(frame)
+        if frame.pending is not None:
+            self._unused(frame)
         mark = self.marks[frame.mark]
         inner = mark.end
         element = Element(
@@ -320,7 +325,8 @@ class _Builder:
             closed,
         )
         self.stack[-1].children.append(element)
-        self._close_assumed(end)
+        if self.stack[-1].closing:
+            self._close_assumed(end)
 
     def _unused(self, frame: _Frame) -> None:
         if frame.pending is not None:
