@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from newbie_image.checkpoints.adapter_files import AdapterFile, parse_adapter_option, read_adapter
+from newbie_image.checkpoints.adapter_files import AdapterFile, read_adapter
 from newbie_image.checkpoints.adapters import AdapterStack, merge_adapters
 from newbie_image.errors import CheckpointError, RequestError
 from newbie_image.models.next_dit import NextDiT
@@ -346,19 +346,6 @@ def test_an_adapter_computes_in_the_models_dtype(tmp_path: Path) -> None:
     AdapterStack(reference).load(path)
     without = relative_error(run(model().bfloat16()), run(model()))
     assert relative_error(run(half), run(reference)) < 1.5 * without
-
-
-@pytest.mark.parametrize(
-    ("text", "path", "scale"),
-    [
-        ("a.safetensors", "a.safetensors", 1.0),
-        ("a:0.8", "a", 0.8),
-        ("a:-1", "a", -1.0),
-        (r"C:\x\a.bin", r"C:\x\a.bin", 1.0),
-    ],
-)
-def test_option(text: str, path: str, scale: float) -> None:
-    assert parse_adapter_option(text) == (Path(path), scale)
 
 
 def test_unreadable_files_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from newbie_image.checkpoints.adapter_files import CONFIG_NAME, AdapterFile
+from newbie_image.checkpoints.adapter_files import AdapterFile
+from newbie_image.checkpoints.adapter_paths import CONFIG_NAME
 from newbie_image.errors import CheckpointError
 
 

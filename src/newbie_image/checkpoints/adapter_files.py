@@ -12,11 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from newbie_image.checkpoints.adapter_paths import CONFIG_NAME, adapter_file
 from newbie_image.errors import CheckpointError
-
-WEIGHT_NAMES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors", "adapter_model.bin")
-CONFIG_NAME = "adapter_config.json"
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -36,30 +33,6 @@ class AdapterFile:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
-def parse_adapter_option(text: str) -> tuple[Path, float]:
-    """Read `FILE` or `FILE:SCALE`, as `--lora` takes it.
-
-    Args:
-        text: such as `style.safetensors:0.8`; a drive letter's colon is no scale.
-
-    Returns:
-        (path, scale), scale 1 where none is given.
-
-    Raises:
-        CheckpointError: no file is named.
-    """
-    name, colon, number = text.rpartition(":")
-    try:
-        path, scale = (Path(name), float(number)) if colon and name else (Path(text), 1.0)
-    except ValueError:
-        path, scale = Path(text), 1.0
-    if not text.strip() or not -100.0 <= scale <= 100.0:
-        raise CheckpointError(
-            f"adapter {text!r} is not allowed; give FILE or FILE:SCALE, such as style.safetensors:0.8"
-        )
-    return path, scale
-
-
 def read_adapter(path: str | Path) -> AdapterFile:
     """Read an adapter's tensors and settings.
 
@@ -72,36 +45,11 @@ def read_adapter(path: str | Path) -> AdapterFile:
     Raises:
         CheckpointError: missing, damaged, empty, or a pickle that holds more than tensors.
     """
-    file = _weight_file(Path(path))
+    file = adapter_file(path)
     tensors, metadata = _read_safetensors(file) if file.suffix == ".safetensors" else (_read_pickle(file), {})
     if not tensors:
         raise CheckpointError(f"adapter {file} holds no tensors; give a file that a trainer saved")
     return AdapterFile(file, tensors, metadata, _read_config(file.parent / CONFIG_NAME))
-
-
-def _weight_file(path: Path) -> Path:
-    try:
-        if path.is_file():
-            if path.suffix != ".safetensors" and path.suffix not in _PICKLES:
-                allowed = ", ".join((".safetensors", *_PICKLES))
-                raise CheckpointError(
-                    f"adapter {path} is no weight file; give a folder or a file in {allowed}"
-                )
-            return path
-        if not path.is_dir():
-            raise CheckpointError(f"adapter {path} does not exist; give a folder or a .safetensors file")
-        for name in WEIGHT_NAMES:
-            if (path / name).is_file():
-                return path / name
-        others = sorted(path.glob("*.safetensors"))
-    except OSError as error:
-        raise CheckpointError(f"adapter {path} cannot be read: {error.strerror or error}") from error
-    if len(others) == 1:
-        return others[0]
-    found = ", ".join(other.name for other in others) or "none"
-    raise CheckpointError(
-        f"folder {path} has no {WEIGHT_NAMES[0]} and not exactly one other ({found}); name the file"
-    )
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

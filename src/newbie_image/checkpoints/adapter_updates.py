@@ -58,8 +58,12 @@ class Update(nn.Module):
         raise NotImplementedError
 
     def copy_to(self, device: torch.device, dtype: torch.dtype | None) -> Self:
-        """The same update with its factors on another device and, unless None, in another dtype."""
-        factors = {name: factor.to(device, dtype) for name, factor in self.named_buffers()}
+        """The same update with copies of its factors on a device and, unless None, in another dtype.
+
+        Copies, because a file's mapped memory may lie unaligned: the CPU's kernels for few rows then add up
+        in another order, and the picture would depend on where a factor lies.
+        """
+        factors = {name: factor.to(device, dtype, copy=True) for name, factor in self.named_buffers()}
         copy = type(self)(self.target, factors, self.scale)
         copy.strength = self.strength
         return copy

@@ -26,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from newbie_image.checkpoints.adapter_files import AdapterFile, read_adapter
 from newbie_image.checkpoints.adapter_keys import target_table
+from newbie_image.checkpoints.adapter_paths import adapter_name
 from newbie_image.checkpoints.adapter_updates import AdapterReport, AdapterUpdates, Update, build_updates
 from newbie_image.errors import CheckpointError, RequestError
 from newbie_image.models.next_dit import NextDiT
@@ -58,6 +59,12 @@ class AdapterStack:
         return {name: loaded.strength for name, loaded in self._adapters.items()}
 
     @property
+    def weights(self) -> int:
+        """Numbers that run beside the layers at present."""
+        beside = (update for updates in self._beside.values() for update in updates)
+        return sum(factor.numel() for update in beside for factor in update.buffers())
+
+    @property
     def fused(self) -> bool:
         """Whether the adapters are in the weights at present."""
         return self._fused
@@ -83,9 +90,9 @@ class AdapterStack:
         name = name or self._free_name(file.path)
         if name in self._adapters:
             raise RequestError(f"adapter {name!r} is loaded already; unload it first or give another name")
-        updates = _updates_for(self._transformer, file, name)
+        updates = updates_for(self._transformer, file, name)
         self._adapters[name] = _Loaded(updates, float(scale))
-        self._refresh()
+        self.refresh()
         return updates.report
 
     def set_scales(self, scales: Mapping[str, float]) -> None:
@@ -113,12 +120,12 @@ class AdapterStack:
         """
         self._check_plain_weights()
         self._fused = True
-        self._refresh()
+        self.refresh()
 
     def unfuse(self) -> None:
         """Restore the weights to the bit and let the adapters run beside them again."""
         self._fused = False
-        self._refresh()
+        self.refresh()
 
     def unload(self, *names: str) -> None:
         """Take adapters off; without names, all of them. The weights are then what they were, to the bit.
@@ -131,7 +138,7 @@ class AdapterStack:
         for name in names or tuple(self._adapters):
             del self._adapters[name]
         self._fused = self._fused and bool(self._adapters)
-        self._refresh()
+        self.refresh()
 
     def merge(self) -> None:
         """Make the adapters part of the weights for good and forget them."""
@@ -159,14 +166,17 @@ class AdapterStack:
                 )
 
     def _free_name(self, path: Path) -> str:
-        stem = path.parent.name if path.stem in ("adapter_model", "pytorch_lora_weights") else path.stem
-        name, number = stem or "adapter", 2
+        stem = adapter_name(path)
+        name, number = stem, 2
         while name in self._adapters:
             name, number = f"{stem}-{number}", number + 1
         return name
 
-    def _refresh(self) -> None:
-        """Bring hooks and weights into the state that adapters, strengths and `fused` ask for."""
+    def refresh(self) -> None:
+        """Bring hooks and weights into the state that adapters, strengths and `fused` ask for.
+
+        To be called after the transformer was cast or moved by others: factors are read from the files again.
+        """
         self._detach()
         if not self._fused:
             self._attach()
@@ -267,7 +277,12 @@ def _add_updates(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -
     return output
 
 
-def _updates_for(transformer: NextDiT, file: AdapterFile, name: str) -> AdapterUpdates:
+def updates_for(transformer: NextDiT, file: AdapterFile, name: str) -> AdapterUpdates:
+    """An adapter made ready for a transformer, of which only names, shapes and config are read.
+
+    Raises:
+        CheckpointError: it fits no layer, is damaged, or of an unsupported kind.
+    """
     config = cast(Any, transformer.config)
     head = config.dim // config.n_heads
     kv_heads = config.n_heads if config.n_kv_heads is None else config.n_kv_heads

@@ -41,6 +41,11 @@ class Place:
         assert found is not None
         return found
 
+    @property
+    def saved(self) -> bool:
+        """Whether a state dict has it: not so for tables, nor for what was put beside a layer (adapters)."""
+        return self.name not in self.owner._non_persistent_buffers_set
+
     def put(self, value: Tensor) -> None:
         """Put another tensor of that shape there."""
         if self.name in self.owner._buffers:
@@ -94,7 +99,10 @@ class BlockStream:
     ) -> None:
         self.blocks = list(blocks)
         self.device = device
-        self._places = [[p for p in places(block, without) if p.get().ndim > 1] for block in self.blocks]
+        # What differs from block to block, such as an adapter beside some of them, comes with the component.
+        self._places = [
+            [p for p in places(block, without) if p.get().ndim > 1 and p.saved] for block in self.blocks
+        ]
         shapes = {tuple((p.get().shape, p.get().dtype) for p in each) for each in self._places}
         if len(shapes) > 1:
             raise DeviceError(f"{len(shapes)} shapes of blocks cannot share one stream; give each its own")

@@ -3,6 +3,8 @@ request."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -93,8 +95,7 @@ class PlacedPipeline(DiffusionPipeline):
             self._place(plan.offload, self._target)
             return
         self.to("cpu")
-        target = self._target or torch.device("cpu")
-        self._staged = stage_components(self.components, target, resident=plan.resident or 0)
+        self._stage_blocks(plan.resident or 0)
 
     def sizes(self) -> ModelSizes:
         """Numbers of weights of the components, for plans."""
@@ -177,6 +178,23 @@ class PlacedPipeline(DiffusionPipeline):
         if self._release_encoders:
             self.components["text_encoder"].to("cpu")
             self.components["clip_model"].to("cpu")
+
+    def _stage_blocks(self, resident: int) -> None:
+        target = self._target or torch.device("cpu")
+        self._staged = stage_components(self.components, target, resident=resident)
+
+    @contextmanager
+    def _unstaged(self) -> Iterator[None]:
+        """As long as it lasts, streamed weights are all in host memory and may change."""
+        if self._staged is None or self.plan is None:
+            yield
+            return
+        self._staged.detach()
+        self._staged = None
+        try:
+            yield
+        finally:
+            self._stage_blocks(self.plan.resident or 0)
 
     def _clear(self, target: torch.device | None) -> None:
         self.remove_all_hooks()
