@@ -25,6 +25,7 @@ from newbie_image.bundle import (
 from newbie_image.checkpoints.components import check_fit
 from newbie_image.checkpoints.opening import open_model
 from newbie_image.conditioning import conditioned_velocity, guidance_of
+from newbie_image.decode_stages import DecodeStage, find_stage, run_stage, stage_name
 from newbie_image.decoding import decode_latents, to_images
 from newbie_image.devices import bring_to_device, cast_module, compute_device, dtype_name
 from newbie_image.errors import DeviceError, OutOfMemoryError, RequestError
@@ -74,7 +75,7 @@ class NewbiePipeline(PlacedPipeline):
         transformer: :class:`newbie_image.models.next_dit.NextDiT`.
         text_encoder, tokenizer: Gemma's side.
         clip_model, clip_tokenizer: Jina's side.
-        vae: a diffusers autoencoder.
+        vae: a diffusers autoencoder; `decode_stage` may be set to what decodes with it (docs/vae.md).
         scheduler: kept for the standard layout; the time grid and the solvers are the project's own.
 
     Raises:
@@ -110,6 +111,7 @@ class NewbiePipeline(PlacedPipeline):
         self.vae_name: str | None = None
         self.vae_hash: str | None = None
         self.bundle_folder: Path | None = None
+        self.decode_stage: DecodeStage = decode_latents
         self._attention = "auto"
         self._content_hash: str | None = None
 
@@ -255,6 +257,7 @@ class NewbiePipeline(PlacedPipeline):
             raise RequestError(
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
             )
+        self._stage(request)  # an unknown one is said before the work
         solver = make_solver(cast("str", request.sampler))
         grid = time_grid(cast("int", request.steps), cast("float", request.shift), cast("str", request.grid))
         text = self.settings.text
@@ -335,7 +338,10 @@ class NewbiePipeline(PlacedPipeline):
         del done
 
         began = time.perf_counter()
-        pixels = decode_latents(latents, self.vae, self.vae_settings, tiled=request.tiled) if decode else None
+        pixels = None
+        if decode:
+            stage = self._stage(request)
+            pixels = run_stage(stage, latents, self.vae, self.vae_settings, tiled=request.tiled)
         kept = latents.float().cpu()
         images = () if pixels is None else self._pictures(request, pixels, kept)
         seconds["decoding"] = time.perf_counter() - began
@@ -458,6 +464,7 @@ class NewbiePipeline(PlacedPipeline):
             "bundle_hash": self.content_hash,
             "vae": self.vae_name,
             "vae_hash": self.vae_hash,
+            "decode": stage_name(self._stage(request)),
             "device": str(self._device()),
             "dtype": dtype_name(self.transformer.dtype),
             "attention": self._attention,
@@ -466,6 +473,9 @@ class NewbiePipeline(PlacedPipeline):
             GeneratedImage(image, request.seed + i, latents[i], {**base, "seed": request.seed + i})
             for i, image in enumerate(to_images(pixels))
         )
+
+    def _stage(self, request: GenerationRequest) -> DecodeStage:
+        return self.decode_stage if request.decode is None else find_stage(request.decode)
 
     def _device(self) -> torch.device:
         return compute_device(self.transformer) or torch.device("cpu")

@@ -45,6 +45,7 @@ class GenerationRequest:
         tolerant: repair a broken prompt and say what was assumed, instead of refusing it.
         batch: pictures that are computed side by side; more is faster and takes more memory.
         tiled: decode in tiles, which needs less memory and can differ a little at their seams.
+        decode: name of the decode stage (docs/vae.md); None for the pipeline's own.
     """
 
     prompt: str
@@ -64,6 +65,7 @@ class GenerationRequest:
     batch: int = 1
     tiled: bool = False
     grid: str | None = None
+    decode: str | None = None
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -82,6 +84,8 @@ class GenerationRequest:
             raise RequestError(f"unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
         if self.grid is not None and self.grid not in GRIDS:
             raise RequestError(f"unknown time grid {self.grid!r}; choose one of {', '.join(GRIDS)}")
+        if self.decode is not None and (not isinstance(self.decode, str) or not self.decode.strip()):
+            raise RequestError(f"decode {self.decode!r} is not allowed; give the name of a decode stage")
 
 
 def _check_seed(seed: object) -> None:

@@ -59,6 +59,7 @@ def create(
     preset: options.PresetOption = None,
     tolerant: options.TolerantOption = False,
     tiled: options.TiledOption = False,
+    decode: options.DecodeOption = None,
     count: options.CountOption = 1,
     out: Annotated[
         str,
@@ -95,6 +96,7 @@ def create(
             preset=preset,
             tolerant=tolerant,
             tiled=tiled,
+            decode=decode,
         ),
         out=out,
         preview=find_protocol(),

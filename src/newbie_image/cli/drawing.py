@@ -59,6 +59,10 @@ def check_prompt(request: GenerationRequest) -> tuple[str, ...]:
     from newbie_image.prompt import parse
     from newbie_image.prompt.lint import check
 
+    if request.decode is not None:
+        from newbie_image.decode_stages import find_stage
+
+        find_stage(request.decode)
     found: list[str] = []
     for label, text in (("", request.prompt), ("negative prompt, ", request.negative_prompt)):
         prompt = parse(text, strict=not request.tolerant)

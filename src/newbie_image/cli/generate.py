@@ -37,6 +37,7 @@ def generate(
     preset: options.PresetOption = None,
     tolerant: options.TolerantOption = False,
     tiled: options.TiledOption = False,
+    decode: options.DecodeOption = None,
     out: options.OutOption = None,
     count: options.CountOption = 1,
     batch: options.BatchOption = 1,
@@ -71,6 +72,7 @@ def generate(
         tolerant=tolerant,
         batch=batch,
         tiled=tiled,
+        decode=decode,
     )
     if request.seed + count - 1 > MAX_SEED:
         raise RequestError(f"seed {request.seed} leaves no room for {count} pictures; give a smaller one")

@@ -162,6 +162,15 @@ TiledOption = Annotated[
         rich_help_panel=_PICTURE_PANEL,
     ),
 ]
+DecodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--decode",
+        metavar="NAME",
+        help="Decode stage: plain, edges (nearer to the original's edges, slower), or a package's.",
+        rich_help_panel=_PICTURE_PANEL,
+    ),
+]
 CountOption = Annotated[
     int, typer.Option("--count", "-n", help="How many pictures.", rich_help_panel=_OUTPUT_PANEL)
 ]

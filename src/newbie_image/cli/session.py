@@ -66,6 +66,7 @@ PICTURE_SETTINGS: Final = {
     "preset": Setting("NAME", "named settings of the bundle", str, ("preset",)),
     "count": Setting("N", "pictures a prompt", _whole, ("count",)),
     "tiled": Setting("on|off", "decode in tiles, for large pictures", _switch, ("tiled",)),
+    "decode": Setting("NAME", "decode stage: plain, edges, or a package's", str, ("decode",)),
     "tolerant": Setting("on|off", "repair broken prompts", _switch, ("tolerant",)),
 }
 MODEL_SETTINGS: Final = {
