@@ -2,11 +2,12 @@
 
     PYTHONPATH=src python tests/parity/compare_whole.py UPSTREAM
 
-UPSTREAM is a checkout of NewBie-image-Exp0.1; torchdiffeq must be importable. Upstream's side is its own code:
-`encode_prompt` as demo.py has it (with `.cuda()` doing nothing), its transformer, `forward_with_cfg`, its
-sampler, its scale and shift before the VAE, one system prompt for both texts (as our preset `upstream`). In the place of the 4B Gemma 3 stands transformers' own
-`Gemma3TextModel` at a tiny size, asked for `hidden_states[-2]`; in the place of Jina's remote code a tiny tower
-of ours behind `get_text_features`. All weights are random and the same on both sides, float32.
+UPSTREAM is a checkout of NewBie-image-Exp0.1; torchdiffeq must be importable. Upstream's side is its own
+code: `encode_prompt` as demo.py has it (with `.cuda()` doing nothing), its transformer,
+`forward_with_cfg`, its sampler, its scale and shift before the VAE, one system prompt for both texts (as
+our preset `upstream`). In the place of the 4B Gemma 3 stands transformers' own `Gemma3TextModel` at a
+tiny size, asked for `hidden_states[-2]`; in the place of Jina's remote code a tiny tower of ours behind
+`get_text_features`. All weights are random and the same on both sides, float32.
 """
 
 from __future__ import annotations

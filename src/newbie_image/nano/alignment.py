@@ -1,9 +1,9 @@
 """Oracle alignment: a head in the middle of the transformer names what each image token is to show.
 
-The renderer knows which character covers a token and all its labels. At high noise the picture does not tell
-them, so the head can only be right if the token has read the caption's tags of *its* character: a loud, dense
-gradient for exactly the paths that flow matching finds late, when an attribute is a small part of the latent's
-variance. The head is thrown away after training.
+The renderer knows which character covers a token and all its labels. At high noise the picture does not
+tell them, so the head can only be right if the token has read the caption's tags of *its* character: a
+loud, dense gradient for exactly the paths that flow matching finds late, when an attribute is a small
+part of the latent's variance. The head is thrown away after training.
 """
 
 from __future__ import annotations
@@ -26,7 +26,18 @@ HEAD_LABELS: Final = frozenset(
     ("gender", "hair_style", "hair_color", "eye_color", "expression", "glasses", "headwear", "headwear_color")
 )
 BODY_LABELS: Final = frozenset(
-    ("gender", "hair_style", "hair_color", "top", "top_color", "bottom", "bottom_color", "legwear", "held", "pose")
+    (
+        "gender",
+        "hair_style",
+        "hair_color",
+        "top",
+        "top_color",
+        "bottom",
+        "bottom_color",
+        "legwear",
+        "held",
+        "pose",
+    )
 )
 
 

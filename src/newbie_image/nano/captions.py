@@ -199,9 +199,8 @@ def sentence_caption(scene: Scene, rng: random.Random | None = None) -> str:
 def training_caption(scene: Scene, rng: random.Random, varied: bool = True) -> str:
     """One caption to learn from.
 
-    Varied: attributes left out, order shuffled; XML in 84 of 100 cases, flat tags in 10, a sentence in 6. Not
-    varied: all is said in one order; XML in 94 of 100 cases, flat tags in 4, a sentence in 2. Variety from the
-    first step keeps most attributes from being learnt at all (docs/LOG.md), so it belongs at the end.
+    Varied: attributes left out, order shuffled; XML in 84 of 100 cases, flat tags in 10, a sentence in 6.
+    Not varied: all is said in one order; XML in 94 of 100 cases, flat tags in 4, a sentence in 2.
     """
     kind = rng.random()
     if not varied:

@@ -138,7 +138,8 @@ def _axes(head: int) -> tuple[int, int, int]:
 class Batch:
     """Tokenised captions with the indices of their pictures.
 
-    indices: (batch,). said: (batch,) float32, 0 where the caption is empty. ids, mask, pooled_ids, pooled_mask: (batch, length) int64.
+    indices: (batch,). said: (batch,) float32, 0 where the caption is empty. ids, mask, pooled_ids,
+    pooled_mask: (batch, length) int64.
     """
 
     indices: np.ndarray
