@@ -60,6 +60,7 @@ def write_card(bundle: Path) -> Path:
     evaluation = json.loads((bundle / "evaluation.json").read_text())
     recipe, vae, run = history["recipe"], history["autoencoder"], history["transformer"]
     transformer = recipe["transformer"]
+    runs = [*history.get("transformer_before", []), run]
     curve = history.get("curve", [])
     made = evaluation["generated"]
     reached = {**made["2_characters"]["attributes"], **made["scene"]}
@@ -86,9 +87,14 @@ def write_card(bundle: Path) -> Path:
         "layers of width "
         f"{transformer['text_dim']} (the last one is never run), pooled text {transformer['pooled_dim']}.",
         f"- Autoencoder: {vae.get('minutes', 0):.0f} minutes, {vae.get('step', 0)} steps.",
-        f"- Transformer and text encoders together: {run.get('minutes', 0):.0f} minutes, "
-        f"{run.get('seen', 0):,} samples in "
-        f"{run.get('step', 0):,} steps of {transformer['batch']}, seed {transformer['seed']}.",
+        "- Transformer and text encoders together: "
+        + ", then ".join(
+            f"{each.get('minutes', 0):.0f} minutes, {each.get('seen', 0):,} samples in "
+            f"{each.get('step', 0):,} steps"
+            for each in runs
+        )
+        + f" of {transformer['batch']}, seed {transformer['seed']}"
+        + ("; the settings are those of the last run." if len(runs) > 1 else "."),
         f"- Hardware: {history['hardware']}. Training shared it with other work.",
         "- Commands: `newbie nano train --stage …` for each stage; every setting is in `recipe.json`.",
         "",

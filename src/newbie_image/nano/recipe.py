@@ -131,6 +131,16 @@ class Workshop:
             for name in ("text_encoder", "clip_model", "transformer"):
                 getattr(parts, name).load_state_dict(getattr(pipeline, name).state_dict())
             save_file({name: value.contiguous() for name, value in parts.state_dict().items()}, start)
+            recipe = Path(pipeline.bundle_folder or bundle) / "recipe.json"
+            told = json.loads(recipe.read_text()) if recipe.exists() else {}
+            runs = [
+                *told.get("transformer_before", []),
+                *([told["transformer"]] if "transformer" in told else []),
+            ]
+            self._before().write_text(json.dumps(runs, indent=2) + "\n")
+
+    def _before(self) -> Path:
+        return self.folder / "transformer" / "before.json"
 
     def _start(self) -> Path:
         return self.folder / "transformer" / "start.safetensors"
@@ -239,12 +249,14 @@ class Workshop:
         (bundle / "recipe.json").write_text(json.dumps(self.history(), indent=2) + "\n")
 
     def history(self) -> dict[str, Any]:
-        """The recipe with what the logs say of the run: minutes, samples, hardware."""
+        """The recipe with what the logs say of the run, and of the runs that it went on from: minutes,
+        samples, hardware."""
         return {
             "recipe": asdict(self.recipe),
             "hardware": hardware(self.device),
             "autoencoder": _last(self.folder / "autoencoder" / "log.jsonl"),
             "transformer": _last(self.folder / "transformer" / "log.jsonl"),
+            "transformer_before": json.loads(self._before().read_text()) if self._before().exists() else [],
         }
 
 
