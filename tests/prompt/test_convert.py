@@ -132,7 +132,7 @@ def test_weights_of_other_programs():
     assert r"miku_\(vocaloid\)" in back
 
 
-@pytest.mark.parametrize("dialect", ["a1111", "comfyui"])
+@pytest.mark.parametrize("dialect", ["a1111", "comfyui", "novelai"])
 def test_weighed_tags_come_back(dialect):
     tags = [
         WeighedTag("a_(b)", 1.2),
@@ -140,6 +140,8 @@ def test_weighed_tags_come_back(dialect):
         WeighedTag(">_<"),
         WeighedTag(":3", 2.0),
         WeighedTag("c++", 0.55),
+        WeighedTag("{o_o}[x]", 1.5),
+        WeighedTag("1.5::a"),
     ]
     read, networks = read_weights(write_weights(tags, dialect), dialect)
     assert [(t.text, t.weight) for t in read] == [(t.text, t.weight) for t in tags]

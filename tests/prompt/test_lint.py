@@ -143,6 +143,31 @@ def test_contradictions_are_seen_in_chinese_and_japanese(tags: str, said: list[s
     assert contradictions(tags) == said
 
 
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ("蓝发双马尾, 红发", [("红发 contradicts 蓝发", "红发")]),
+        ("蓝发红瞳，绿发长发", [("绿发 contradicts 蓝发", "绿发")]),
+        ("蓝发红发", [("红发 contradicts 蓝发", "红发")]),
+        ("青い髪ツインテール、赤い髪", [("赤い髪 contradicts 青い髪", "赤い髪")]),
+        ("blue_hair, 红发双马尾", [("红发 contradicts blue_hair", "红发")]),
+        ("蓝发双马尾, blue_hair", []),
+        ("蓝发双马尾, 红发怪兽雷电", []),
+        ("蓝发红发渐变发色", []),
+        ("蓝发&#30340;红发", [("红发 contradicts 蓝发", "蓝发&#30340;红发")]),
+    ],
+)
+def test_contradictions_are_seen_in_compounds(tags: str, said: list[tuple[str, str]]):
+    text = ONE.format(tags)
+    found = [d for d in check(parse(text)) if d.code == "contradiction"]
+    assert [(d.message.partition(" in ")[0], text[d.start : d.end]) for d in found] == said
+
+
+def test_a_compound_among_the_general_tags_is_a_persons():
+    text = TWO.format("", "", "<style>动漫风格, 蓝发双马尾</style>")
+    assert [text[d.start : d.end] for d in check(parse(text)) if d.code == "attribute-in-general"] == ["蓝发"]
+
+
 @pytest.mark.parametrize("box", ["0.1，0.2，0.5，0.9", "0.1， 0.2,0.5 ，0.9"])
 def test_a_box_with_full_width_commas_is_a_box(box: str):
     prompt = parse(TWO.format(f"<position>{box}</position>", "<position>0.1,0.2,0.5,0.9</position>", ""))

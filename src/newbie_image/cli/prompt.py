@@ -118,9 +118,7 @@ def check(
     else:
         piped = fix and file == "-"
         stream = sys.stderr if piped else sys.stdout
-        report = "".join(
-            line + "\n" for line in report_lines(found, prompt.source, file, stream.isatty())
-        )
+        report = "".join(line + "\n" for line in report_lines(found, prompt.source, file, stream.isatty()))
         if piped:
             say(prompt.source)
             sys.stderr.write(report)

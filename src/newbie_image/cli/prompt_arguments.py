@@ -1,7 +1,7 @@
 """The options of `newbie prompt …`, read with argparse.
 
-The other commands are typer's. These are not, because importing typer with pydantic takes longer than anything
-that they do themselves, and they are there to answer at once, in an editor at every save.
+The other commands are typer's. These are not, because importing typer with pydantic takes longer than
+anything that they do themselves, and they are there to answer at once, in an editor at every save.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from newbie_image.prompt.weights import WeighedTag, has_weights, read_weights, w
 from newbie_image.prompt.words import Word, has_cjk, read_compound, read_sentence
 from newbie_image.prompt.write import escape, weight_mark, write
 
-Notation = Literal["xml", "tags", "flat", "sentence", "json", "yaml", "toml", "a1111", "comfyui"]
+Notation = Literal["xml", "tags", "flat", "sentence", "json", "yaml", "toml", "a1111", "comfyui", "novelai"]
 NOTATIONS: tuple[str, ...] = get_args(Notation)
 _BLOCKS = r"(?:character_\d+|general_tags|environment|caption|version|root|tags|sentence)"
 _YAML = re.compile(rf"\A\s*(?:#[^\n]*\n\s*)*(?:---\s*\n)?{_BLOCKS}\s*:(?:\s|\Z)")
@@ -50,8 +50,8 @@ class Conversion:
 
 
 def guess(text: str) -> str:
-    """The notation of a text: `json`, `yaml`, `toml`, `a1111` (a list with that program's weights), or what
-    `parse` finds.
+    """The notation of a text: `json`, `yaml`, `toml`, `a1111` or `novelai` (a list with that program's
+    weights), or what `parse` finds.
     """
     head = text.lstrip("\ufeff \t\r\n")[:1]
     if head == "{" and '"' in text[:200]:
@@ -61,7 +61,7 @@ def guess(text: str) -> str:
     if _YAML.match(text[:2000]):
         return "yaml"
     kind = parse(text, strict=False).kind
-    return "a1111" if kind != "xml" and has_weights(text) else kind
+    return kind if kind == "xml" else has_weights(text) or kind
 
 
 def convert(
@@ -73,7 +73,7 @@ def convert(
         text: the prompt, or its text.
         to: `xml`, `tags` (a plain list with weight comments), `flat` (the same with `[char1]` prefixes),
             `sentence`,
-            `json`, `yaml`, `toml`, `a1111` or `comfyui` (lists with those programs' weights).
+            `json`, `yaml`, `toml`, `a1111`, `comfyui` or `novelai` (lists with those programs' weights).
         source: the notation of `text`; guessed where it is None.
         strict: how an XML source is read.
         name: the file's name, whose ending helps the guess.
@@ -155,8 +155,8 @@ def _plain_ok(to: str, prompt: Prompt) -> bool:
 def _read(text: str, notation: str, strict: bool, remarks: list[str]) -> Prompt:
     if notation in ("json", "yaml", "toml"):
         return load(text, notation)
-    if notation in ("a1111", "comfyui"):
-        tags, networks = read_weights(text, "comfyui" if notation == "comfyui" else "a1111")
+    if notation == "a1111" or notation == "comfyui" or notation == "novelai":
+        tags, networks = read_weights(text, notation)
         remarks += [
             f"{n} loads nothing here and was left out; name adapters on the command line" for n in networks
         ]
@@ -258,8 +258,8 @@ def _write(prompt: Prompt, to: str, remarks: list[str]) -> str:
     left = sum(1 for tag in prompt.tags if tag.weight == 0)
     if left:
         remarks.append(f"{left} tags of weight 0 were left out")
-    if to in ("a1111", "comfyui"):
-        return write_weights(tags, "comfyui" if to == "comfyui" else "a1111") + "\n"
+    if to == "a1111" or to == "comfyui" or to == "novelai":
+        return write_weights(tags, to) + "\n"
     parts = [escape(t.text) if t.weight == 1 else weight_mark(t.weight) + escape(t.text) for t in tags]
     return ", ".join(parts) + "\n"
 

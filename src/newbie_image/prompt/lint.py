@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterator
 from newbie_image.prompt import fields, grammar
 from newbie_image.prompt.diagnostics import Diagnostic, Edit, Fix, apply_edits
 from newbie_image.prompt.document import Character, Prompt, Tag
+from newbie_image.prompt.lint_foreign import FOREIGN_RULES
 from newbie_image.prompt.lint_people import PEOPLE_RULES
 from newbie_image.prompt.parse import parse
 from newbie_image.prompt.remarks import Remark, removal
 from newbie_image.prompt.vocabulary import vocabulary
-from newbie_image.prompt.weights import read_weights
-from newbie_image.prompt.write import escape, weight_mark
+from newbie_image.prompt.write import escape
 
-_A1111 = re.compile(r"^\(+.+:\s*\d*\.?\d+\)+$|^\(\(+[^()]+\)\)+$|^[^()]+:\s*\d*\.\d+\)$")
-_EXTRA_NETWORK = re.compile(r"^<(?:lora|lyco|hypernet|lora_unet):[^<>]+>$", re.IGNORECASE)
 _SIZE = re.compile(r"^(\d{2,5})\s*[x×*]\s*(\d{2,5})$", re.IGNORECASE)
 _UNSPLIT = frozenset({"n", "artists", "caption", "position", "resolution", "count"})
 
@@ -136,42 +134,6 @@ def duplicates(prompt: Prompt) -> Iterator[Remark]:
                     first[key] = tag
 
 
-def foreign_weights(prompt: Prompt) -> Iterator[Remark]:
-    """`(tag:1.2)` and `<lora:…>`, which other programs read and this language does not."""
-    for tag in prompt.tags:
-        if tag.text[-1:] == ")" and _A1111.match(tag.text[:400]):
-            found, _ = read_weights(tag.text)
-            repair = None
-            if (
-                len(found) == 1
-                and tag.text.startswith("(")
-                and tag.own_weight is None
-                and found[0].weight <= 3
-            ):
-                mended = weight_mark(found[0].weight) + escape(found[0].text)
-                repair = Fix("write a weight comment", (Edit(tag.start, tag.end, mended),))
-            yield Remark(
-                "foreign-weight",
-                "warning",
-                f"{tag.text[:60]!r} is weighed in another program's way and would be "
-                "read letter by letter; write <!-- weight:1.2 --> before the tag",
-                tag.start,
-                tag.end,
-                tag.path,
-                repair,
-            )
-        elif tag.text.startswith("<") and _EXTRA_NETWORK.match(tag.text[:400]):
-            yield Remark(
-                "extra-network",
-                "warning",
-                f"{tag.text[:60]!r} loads nothing here; name adapters on the command line and remove this",
-                tag.start,
-                tag.end,
-                tag.path,
-                removal(prompt, tag),
-            )
-
-
 def escaped_twice(prompt: Prompt) -> Iterator[Remark]:
     """An entity that is still there after decoding: somebody escaped what was escaped already."""
     for tag in prompt.tags:
@@ -188,7 +150,7 @@ def escaped_twice(prompt: Prompt) -> Iterator[Remark]:
             )
 
 
-TAG_RULES = (escaped_twice, misspelt_tags, spaces, duplicates, foreign_weights)
+TAG_RULES = (escaped_twice, misspelt_tags, spaces, duplicates, *FOREIGN_RULES)
 
 
 def no_character(prompt: Prompt) -> Iterator[Remark]:

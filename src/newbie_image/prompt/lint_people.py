@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from newbie_image.prompt import grammar
 from newbie_image.prompt.diagnostics import Edit, Fix
 from newbie_image.prompt.document import Character, Comment, Element, Prompt, Section, Tag
 from newbie_image.prompt.remarks import Remark, removal
-from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, implied, vocabulary
+from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, Entry, implied, vocabulary
+from newbie_image.prompt.words import has_cjk, read_compound
 
+_LONGEST_COMPOUND = 48
 _COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
 _PERSONAL = frozenset(
     {
@@ -33,16 +36,51 @@ _PERSONAL = frozenset(
 )
 
 
-def _grouped(character: Character) -> dict[str, dict[str, Tag]]:
-    """Exclusivity group → the character's tags of it by their entry in the vocabulary, in order, each entry
-    once, however it is spelt.
+class _Said(NamedTuple):
+    """A word of the vocabulary in a prompt: a tag, or a part of a compound such as 蓝发双马尾."""
+
+    entry: Entry
+    text: str
+    tag: Tag
+    start: int
+    end: int
+
+
+def _said(tag: Tag) -> list[_Said]:
+    """The words that a tag says: one for a tag or name that the vocabulary knows, several for a compound of
+    Chinese or Japanese names; none where anything in it is not understood.
     """
     words = vocabulary()
-    groups: dict[str, dict[str, Tag]] = {}
-    for tag in character.tags:
-        entry = words.named(tag.text)
-        if entry is not None and entry.group and tag.weight > 0:
-            groups.setdefault(entry.group, {}).setdefault(entry.tag, tag)
+    entry = words.named(tag.text)
+    if entry is not None:
+        return [_Said(entry, tag.text, tag, tag.start, tag.end)]
+    if tag.text.isascii() or len(tag.text) > _LONGEST_COMPOUND or not has_cjk(tag.text):
+        return []
+    found, missed = read_compound(tag.text)
+    if missed:
+        return []
+    plain = tag.raw == tag.text
+    return [
+        _Said(
+            entry,
+            word.written,
+            tag,
+            tag.start + word.start if plain else tag.start,
+            tag.start + word.end if plain else tag.end,
+        )
+        for word in found
+        if (entry := words.get(word.tag)) is not None
+    ]
+
+
+def _grouped(said: Iterable[_Said]) -> dict[str, dict[str, _Said]]:
+    """Exclusivity group → the words of it by their entry in the vocabulary, in order, each entry once,
+    however it is spelt.
+    """
+    groups: dict[str, dict[str, _Said]] = {}
+    for word in said:
+        if word.entry.group and word.tag.weight > 0:
+            groups.setdefault(word.entry.group, {}).setdefault(word.entry.tag, word)
     return groups
 
 
@@ -149,27 +187,27 @@ def contradictions(prompt: Prompt) -> Iterator[Remark]:
     """Two values of which one person has one: two hair colours, short and long hair, in any language that the
     vocabulary knows.
     """
-    words = vocabulary()
     for character in prompt.characters:
-        known = {entry.tag for t in character.tags if (entry := words.named(t.text))}
-        for group, tags in _grouped(character).items():
+        said = [w for s in character.sections if s.name != "caption" for t in s.tags for w in _said(t)]
+        known = {word.entry.tag for word in said}
+        for group, tags in _grouped(said).items():
             if group not in FIRM_GROUPS or len(tags) < 2 or known & BLENDS.get(group, set()):
                 continue
             if group == "gender":
                 continue
-            for index, (name, tag) in enumerate(tags.items()):
+            for index, (name, word) in enumerate(tags.items()):
                 earlier = islice(tags.items(), index)
-                first = next((t for other, t in earlier if not _agree(other, name)), None)
+                first = next((w for other, w in earlier if not _agree(other, name)), None)
                 if first is None:
                     continue
                 yield Remark(
                     "contradiction",
                     "warning",
-                    f"{tag.text} contradicts {first.text} in {character.key}: a person "
+                    f"{word.text} contradicts {first.text} in {character.key}: a person "
                     f"has one {group.replace('_', ' ')}; keep one, or write another character",
-                    tag.start,
-                    tag.end,
-                    tag.path,
+                    word.start,
+                    word.end,
+                    word.tag.path,
                 )
 
 
@@ -182,22 +220,22 @@ def personal_in_general(prompt: Prompt) -> Iterator[Remark]:
     """Hair, eyes or face among the general tags, where they colour everybody."""
     if not prompt.characters:
         return
-    words = vocabulary()
     for section in prompt.general.sections:
         if section.name == "caption":
             continue
         for tag in section.tags:
-            entry = words.named(tag.text)
-            if entry is not None and entry.category in _PERSONAL:
+            word = next((w for w in _said(tag) if w.entry.category in _PERSONAL), None)
+            if word is not None:
+                field = word.entry.field
                 repair = None
-                if len(prompt.characters) == 1:
-                    repair = _move(prompt, tag, prompt.characters[0], entry.field)
+                if len(prompt.characters) == 1 and word.text == tag.text:
+                    repair = _move(prompt, tag, prompt.characters[0], field)
                 yield Remark(
                     "attribute-in-general",
                     "warning",
-                    f"{tag.text} belongs to a person; write it into that character's <{entry.field}>",
-                    tag.start,
-                    tag.end,
+                    f"{word.text} belongs to a person; write it into that character's <{field}>",
+                    word.start,
+                    word.end,
                     tag.path,
                     repair,
                 )

@@ -1,10 +1,11 @@
-"""The weights of other programs: `(tag:1.2)`, `((tag))` and `[tag]`, read into weighed tags and written from
-them.
+"""The weights of other programs: `(tag:1.2)`, `((tag))`, `[tag]`, `{tag}` and `1.3::tag::`, read into weighed
+tags and written from them.
 
-The rules are those of the two programs people come from: round brackets weigh 1.1 each or what stands after
-the colon;
-square brackets (A1111 only) weigh 1/1.1; a backslash makes a bracket literal. A bracket inside a word
-(`hatsune_miku_(vocaloid)`) is part of the tag, because that is what people mean who paste tags.
+The rules are those of the programs people come from. A1111 and ComfyUI: round brackets weigh 1.1 each or what
+stands after the colon; square brackets (A1111 only) weigh 1/1.1. NovelAI: curly brackets weigh 1.05 each,
+square ones 1/1.05, and a number with two colons weighs all up to the next two colons. A backslash makes a
+bracket literal. A bracket inside a word (`hatsune_miku_(vocaloid)`) is part of the tag, because that is what
+people mean who paste tags.
 """
 
 from __future__ import annotations
@@ -14,17 +15,36 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Dialect = Literal["a1111", "comfyui"]
+from newbie_image.prompt import fields
 
-_STEP = 1.1
+Dialect = Literal["a1111", "comfyui", "novelai"]
+
+_STEPS: dict[str, dict[str, float]] = {
+    "a1111": {"(": 1.1, "[": 1 / 1.1},
+    "comfyui": {"(": 1.1},
+    "novelai": {"{": 1.05, "[": 1 / 1.05},
+}
+_CLOSERS = {")": "(", "]": "[", "}": "{"}
 _NUMBER = re.compile(r":\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\Z")
+_EMPHASIS = re.compile(r"[+-]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\Z")
+_EMPHASISED = re.compile(r"(?:\A|[\s,，、{\[])[+-]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
+_CURLY = re.compile(r"\{([^{}|\n\"=]{1,200})\}")
+_ROUND = re.compile(r"[(\[]{2}[^()\[\]]|\([^()]{1,200}:\s*\d*\.?\d+\s*\)")
+WORD = re.compile(f"[^\\W\\d_]{{3}}|[{fields.CJK}]")
+"""What a bracket holds that weighs a word, and a face such as `(^_^)` or `{o_o}` does not hold."""
 _NETWORK = re.compile(r"<[\w ]{1,24}:[^<>\n]{1,200}>")
 _BREAK = re.compile(r"\ABREAK(?:\s+|\Z)")
-_SPECIAL = re.compile(r"[\\()\[\],，、\n<]")
+_SPECIAL = {
+    "a1111": re.compile(r"[\\()\[\],，、\n<]"),
+    "comfyui": re.compile(r"[\\(),，、\n<]"),
+    "novelai": re.compile(r"[\\\[\]{},，、\n<]|::"),
+}
 _OUTER = {
     "a1111": re.compile(r"(\\(?=[\\()\[\]])|[()\[\]])"),
     "comfyui": re.compile(r"(\\(?=[\\()\[\]])|[()])"),
+    "novelai": re.compile(r"(\\(?=[\\()\[\]{}:])|[\[\]{}]|:(?=:))"),
 }
+_LITERAL = {"a1111": "()[]\\", "comfyui": "()[]\\", "novelai": "()[]{}:\\"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +58,26 @@ class WeighedTag:
 
 
 class _Level:
-    __slots__ = ("factor", "items", "square")
+    __slots__ = ("factor", "items", "mark")
 
-    def __init__(self, square: bool) -> None:
+    def __init__(self, mark: str, factor: float = 1.0) -> None:
         self.items: list[WeighedTag | _Level] = []
-        self.factor = 1.0
-        self.square = square
+        self.factor = factor
+        self.mark = mark
 
 
 class _Reader:
     def __init__(self, text: str, dialect: Dialect) -> None:
         self.text = text
-        self.square = dialect == "a1111"
-        self.levels = [_Level(False)]
+        self.steps = _STEPS[dialect]
+        self.marks = _SPECIAL[dialect]
+        self.escaped = _LITERAL[dialect]
+        self.levels = [_Level("")]
         self.out: list[str] = []
         self.start = -1
         self.end = 0
         self.literal = 0
+        self.emphasised = 0
         self.networks: list[str] = []
 
     def add(self, text: str, start: int, end: int) -> None:
@@ -74,29 +97,28 @@ class _Reader:
             self.levels[-1].items.append(WeighedTag(text, 1.0, self.start, self.end))
         self.out, self.start, self.literal = [], -1, 0
 
-    def close(self, square: bool) -> bool:
+    def close(self, mark: str) -> bool:
         """End the innermost bracket; False where none of this kind is open."""
-        if len(self.levels) < 2 or self.levels[-1].square != square:
+        if len(self.levels) < 2 or self.levels[-1].mark != mark:
             return False
-        factor = 1 / _STEP if square else _STEP
-        if not square:
+        if mark == "(":
             told = _NUMBER.search("".join(self.out))
             if told:
-                factor = float(told.group(1))
+                self.levels[-1].factor = float(told.group(1))
                 rest = "".join(self.out)[: told.start()]
                 if rest.strip():
                     self.out = [rest]
                 else:
                     self.out, self.start = [], -1
         self.flush()
+        self.emphasised -= mark == "::"
         level = self.levels.pop()
-        level.factor = factor
         self.levels[-1].items.append(level)
         return True
 
     def read(self) -> list[WeighedTag]:
         text, position = self.text, 0
-        for found in _SPECIAL.finditer(text):
+        for found in self.marks.finditer(text):
             at = found.start()
             if at < position:
                 continue
@@ -105,18 +127,21 @@ class _Reader:
             position = self.special(text[at], at)
         self.add(text[position:], position, len(text))
         while len(self.levels) > 1:
-            self.close(self.levels[-1].square)
+            self.close(self.levels[-1].mark)
         self.flush()
         return self.resolve()
 
     def special(self, char: str, at: int) -> int:
-        """Take one special character; the offset after it."""
+        """Take one special character, or two colons; the offset after it."""
         text = self.text
         if char == "\\":
-            if at + 1 < len(text) and text[at + 1] in "()[]\\":
+            if at + 1 < len(text) and text[at + 1] in self.escaped:
                 self.add(text[at + 1], at, at + 2)
                 return at + 2
             self.add(char, at, at + 1)
+        elif char == ":":
+            self.colons(at)
+            return at + 2
         elif char in ",，、\n":
             self.flush()
         elif char == "<":
@@ -126,21 +151,34 @@ class _Reader:
                 self.networks.append(network.group())
                 return network.end()
             self.add(char, at, at + 1)
-        elif char == "(" or (char == "[" and self.square):
+        elif char in self.steps:
             if self.start < 0:
-                self.levels.append(_Level(char == "["))
+                self.levels.append(_Level(char, self.steps[char]))
             else:
                 self.literal += 1
                 self.add(char, at, at + 1)
-        elif char == ")" or (char == "]" and self.square):
-            if self.literal:
-                self.literal -= 1
-                self.add(char, at, at + 1)
-            elif not self.close(char == "]"):
-                self.add(char, at, at + 1)
-        else:
+        elif char in _CLOSERS and self.literal:
+            self.literal -= 1
+            self.add(char, at, at + 1)
+        elif char not in _CLOSERS or not self.close(_CLOSERS[char]):
             self.add(char, at, at + 1)
         return at + 1
+
+    def colons(self, at: int) -> None:
+        """Two colons: after a number they begin a weight, otherwise they end the one that is open."""
+        number = "".join(self.out).strip()
+        if _EMPHASIS.match(number):
+            self.out, self.start = [], -1
+            self.close("::")
+            self.levels.append(_Level("::", float(number)))
+            self.emphasised += 1
+            return
+        while self.emphasised:
+            innermost = self.levels[-1].mark
+            self.close(innermost)
+            if innermost == "::":
+                return
+        self.add("::", at, at + 2)
 
     def resolve(self) -> list[WeighedTag]:
         """The tags with the factors of the brackets around them."""
@@ -163,16 +201,19 @@ def read_weights(text: str, dialect: Dialect = "a1111") -> tuple[list[WeighedTag
     return reader.read(), reader.networks
 
 
-def has_weights(text: str) -> bool:
-    """Whether a text has a weight in another program's way."""
-    return re.search(r"[(\[]{2}[^()\[\]]|\([^()]{1,200}:\s*\d*\.?\d+\s*\)", text) is not None
+def has_weights(text: str) -> Dialect | None:
+    """In which program's way a text has weights; None where it has none. NovelAI's are two colons after a
+    number, and curly brackets around words.
+    """
+    curly = (m.group(1) for m in _CURLY.finditer(text))
+    if _EMPHASISED.search(text) or any(WORD.search(inner) for inner in curly):
+        return "novelai"
+    return "a1111" if _ROUND.search(text) else None
 
 
 def write_weights(tags: Iterable[WeighedTag], dialect: Dialect = "a1111") -> str:
-    """One line in the other program's way; weight 1 has no brackets, literal brackets get a backslash."""
+    """One line in the other program's way; weight 1 has no marks, literal brackets get a backslash."""
     outer = _OUTER[dialect]
-    out: list[str] = []
-    for tag in tags:
-        text = outer.sub(r"\\\1", tag.text)
-        out.append(text if tag.weight == 1 else f"({text}:{tag.weight:.6g})")
-    return ", ".join(out)
+    form = "{1:.6g}::{0}::" if dialect == "novelai" else "({0}:{1:.6g})"
+    texts = ((outer.sub(r"\\\1", tag.text), tag.weight) for tag in tags)
+    return ", ".join(text if weight == 1 else form.format(text, weight) for text, weight in texts)
