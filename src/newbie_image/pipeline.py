@@ -17,6 +17,7 @@ import torch
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
+from newbie_image.adapted_pipeline import AdaptedPipeline
 from newbie_image.bundle import (
     BundleSettings,
     content_hash,
@@ -30,7 +31,6 @@ from newbie_image.decoding import decode_latents, to_images
 from newbie_image.devices import bring_to_device, cast_module, compute_device, dtype_name
 from newbie_image.errors import DeviceError, OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
-from newbie_image.memory.placement import PlacedPipeline
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
 from newbie_image.prompt import parse
@@ -68,7 +68,7 @@ class NewbiePipelineOutput(BaseOutput):
     images: Any
 
 
-class NewbiePipeline(PlacedPipeline):
+class NewbiePipeline(AdaptedPipeline):
     """A model's components together.
 
     Args:
@@ -156,9 +156,16 @@ class NewbiePipeline(PlacedPipeline):
         Args:
             save_directory: made where it is missing.
             max_shard_size: largest weight file, as ``"15MB"`` or bytes.
+
+        Raises:
+            RequestError: adapters run beside the weights; fused ones are written, and named in the bundle's
+                name.
         """
+        self.check_savable()
         super().save_pretrained(str(save_directory), max_shard_size=max_shard_size)
-        write_settings(Path(save_directory), self.settings.model_copy(update={"vae": self.vae_settings}))
+        name = "+".join([self.settings.name, *self.get_active_adapters()])
+        settings = self.settings.model_copy(update={"vae": self.vae_settings, "name": name})
+        write_settings(Path(save_directory), settings)
 
     def to(self, *args: Any, **kwargs: Any) -> NewbiePipeline:
         """Move and cast, as diffusers' pipelines do: ``to("cuda")``, ``to(torch.bfloat16)``, ``to(device,
@@ -174,6 +181,7 @@ class NewbiePipeline(PlacedPipeline):
         if dtype is not None:
             for component in self.components.values():
                 cast_module(component, dtype)
+            self.refresh_adapters()
         try:
             super().to(*rest, **kwargs)
         except (AssertionError, RuntimeError) as error:
@@ -265,6 +273,7 @@ class NewbiePipeline(PlacedPipeline):
         work = self.work_of(request, len(solver.asked_times(grid)), tokens)
         request = self._within_plan(request, work)
         shortage: str | None = None
+        self._drawing += 1
         try:
             yield from self._run(request, latents, decode)
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -272,6 +281,7 @@ class NewbiePipeline(PlacedPipeline):
                 raise
             shortage = memory_advice(request, error, self.advice(request, work))
         finally:
+            self._drawing -= 1
             self.maybe_free_model_hooks()
         # Raised out here, so that the failed run's tensors are not kept alive by the exception's context.
         if shortage is not None:
@@ -468,6 +478,7 @@ class NewbiePipeline(PlacedPipeline):
             "device": str(self._device()),
             "dtype": dtype_name(self.transformer.dtype),
             "attention": self._attention,
+            "adapters": self.adapters_at_work,
         }
         return tuple(
             GeneratedImage(image, request.seed + i, latents[i], {**base, "seed": request.seed + i})

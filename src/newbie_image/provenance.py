@@ -27,6 +27,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from newbie_image.adapter_use import AdapterUse, adapter_entries, read_adapter_entries
 from newbie_image.errors import OutputError, ProvenanceError, RequestError
 from newbie_image.request import GeneratedImage, GenerationRequest
 
@@ -74,6 +75,7 @@ class PictureRecord:
         pixels: what :func:`hash_pixels` gives.
         versions: package → version.
         environment: device, dtype, attention backend and the like, each a short text.
+        adapters: what was on the transformer, in order.
     """
 
     request: GenerationRequest
@@ -82,6 +84,7 @@ class PictureRecord:
     pixels: str
     versions: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    adapters: tuple[AdapterUse, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -134,6 +137,7 @@ def record_picture(picture: GeneratedImage, request: GenerationRequest) -> Pictu
         pixels=hash_pixels(picture.image),
         versions=package_versions(),
         environment=environment,
+        adapters=tuple(picture.settings.get("adapters", ())),
     )
 
 
@@ -186,6 +190,8 @@ def to_json(record: PictureRecord) -> str:
         "versions": dict(record.versions),
         "environment": dict(record.environment),
     }
+    if record.adapters:
+        document["adapters"] = adapter_entries(record.adapters)
     if record.prompt_version is not None:
         document["prompt_version"] = record.prompt_version
     text = json.dumps(document, ensure_ascii=False)
@@ -223,6 +229,7 @@ def from_json(text: str) -> PictureRecord:
             pixels=str(document["pixels_sha256"]),
             versions=_texts(document.get("versions", {})),
             environment=_texts(document.get("environment", {})),
+            adapters=read_adapter_entries(document.get("adapters", [])),
         )
     except KeyError as error:
         raise ProvenanceError(
@@ -272,9 +279,10 @@ def parameters_text(record: PictureRecord) -> str:
         "CFG truncation": request.cfg_truncation,
         "CFG renorm": request.cfg_renorm,
         "Preset": request.preset,
+        "Lora hashes": ", ".join(use.short_hash for use in record.adapters) or None,
         "Version": f"newbie-image {record.versions.get('newbie-image', '')}".strip(),
     }
-    lines = [request.prompt.rstrip()]
+    lines = [" ".join([request.prompt.rstrip(), *(use.note for use in record.adapters)])]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt.rstrip()}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in entries.items() if value is not None))
