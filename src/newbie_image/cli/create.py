@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from newbie_image.cli import lora as adapters
 from newbie_image.cli import options
 from newbie_image.cli.entry import Entry, PipedEntry, TerminalEntry, is_command
-from newbie_image.cli.messages import say_error, say_note
+from newbie_image.cli.messages import say_error, say_note, say_warnings
 from newbie_image.cli.session import MODEL_SETTINGS, PICTURE_SETTINGS, Session
 from newbie_image.errors import NewbieError, RequestError
 from newbie_image.request import GenerationRequest
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 create_app = typer.Typer(add_completion=False)
 
 ACTIONS: Final = {
+    "lora": "[FILE[:SCALE]|NAME:SCALE|remove NAME|none] list adapters, put on, scale, take off one or all",
     "again": "draw the last prompt again, with the settings as they are now",
     "save": "[FILE.png|FOLDER/] write the last pictures once more, where you want them",
     "settings": "show what is set",
@@ -73,6 +75,7 @@ def create(
     attention: options.AttentionOption = "auto",
     offload: options.OffloadOption = "none",
     vae: options.VaeOption = None,
+    lora: adapters.LoraOption = None,
 ) -> None:
     """Draw one prompt after another; the model stays loaded. Each option is also a :command in the loop."""
     from newbie_image.cli.preview import find_protocol
@@ -100,6 +103,7 @@ def create(
         ),
         out=out,
         preview=find_protocol(),
+        loras=adapters.read_loras(lora),
     )
     session.change("seed", seed)
     loop = Loop(session)
@@ -168,7 +172,9 @@ class Loop:
             from newbie_image.cli.loading import load_model
 
             self._loaded = None  # the old one's memory is free before the new one needs it
-            self._loaded = load_model(self.session.choice)
+            self._loaded = load_model(self.session.choice, self.session.loras)
+            self.session.loras = self._loaded.loras
+            say_warnings(self._loaded.warnings)
             self._stale = False
             say_note(f"{self._loaded.name} loaded in {self._loaded.seconds:.1f} s on {self._loaded.reason}")
         return self._loaded
@@ -189,6 +195,8 @@ class Loop:
                 return self._draw(self._prompt)
             case "save":
                 return self._save(rest or None)
+            case "lora":
+                return self._lora(rest)
             case "settings":
                 for row in self.session.describe(self._defaults()):
                     print(f"  :{row[0]:<11} {row[1]}")
@@ -213,6 +221,15 @@ class Loop:
                 self.session.choice = before
                 raise
         print(f"{name} {dict(self.session.describe(self._defaults()))[name]}")
+
+    def _lora(self, text: str) -> None:
+        pipeline = self._load().pipeline
+        self.session.loras, said = adapters.change(pipeline, self.session.loras, text)
+        say_warnings(said)
+        for lora in self.session.loras:
+            print(f"lora {lora.name} scale {lora.scale:g} ({lora.path})")
+        if not self.session.loras:
+            print("lora none")
 
     def _draw(self, prompt: str) -> None:
         from newbie_image.cli.drawing import Stopped, check_prompt, draw, split_count, summary, write_drawn

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from newbie_image.cli import lora as adapters
 from newbie_image.cli import options
 from newbie_image.errors import RequestError
 from newbie_image.request import MAX_SEED, GenerationRequest
@@ -51,6 +53,7 @@ def generate(
     offload: options.OffloadOption = "none",
     vram: options.VramOption = None,
     vae: options.VaeOption = None,
+    lora: adapters.LoraOption = None,
 ) -> None:
     """Draw pictures of a prompt and write them as PNG, each with what made it."""
     width, height = options.read_resolution(resolution) if resolution else (None, None)
@@ -77,24 +80,27 @@ def generate(
     if request.seed + count - 1 > MAX_SEED:
         raise RequestError(f"seed {request.seed} leaves no room for {count} pictures; give a smaller one")
     choice = options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae, vram)
+    loras = adapters.read_loras(lora)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
-    draw_and_write(choice, request, paths, as_json=as_json)
+    draw_and_write(choice, request, paths, loras, as_json=as_json)
 
 
 def draw_and_write(
     choice: options.ModelChoice,
     request: GenerationRequest,
     paths: list[Path],
+    loras: Sequence[adapters.LoraChoice] = (),
     *,
     as_json: bool,
 ) -> None:
     """Load, draw, write, and say what was written: a path or a JSON object a line."""
     from newbie_image.cli.drawing import check_prompt, draw, split_count, summary, write_drawn
     from newbie_image.cli.loading import load_model
-    from newbie_image.cli.messages import say_note
+    from newbie_image.cli.messages import say_note, say_warnings
 
     remarks = check_prompt(request)
-    loaded = load_model(choice)
+    loaded = load_model(choice, loras)
+    say_warnings(loaded.warnings)
     say_note(f"{loaded.name} loaded in {loaded.seconds:.1f} s on {loaded.reason}")
     done = 0
     for part in split_count(request):
@@ -115,7 +121,7 @@ def draw_and_write(
                             "height": picture.image.height,
                             "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
                             "peak_memory": drawn.peak_memory,
-                            "warnings": [*remarks, *drawn.warnings],
+                            "warnings": [*remarks, *loaded.warnings, *drawn.warnings],
                         },
                         ensure_ascii=False,
                     ),

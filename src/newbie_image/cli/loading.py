@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from newbie_image.cli.lora import LoraChoice, put_on
 from newbie_image.cli.options import ModelChoice
 
 if TYPE_CHECKING:
@@ -20,11 +22,15 @@ class LoadedModel:
         pipeline: ready to draw.
         reason: one line: why this device and dtype.
         seconds: what loading took, importing torch included.
+        loras: the adapters on it, with their names there.
+        warnings: a line for each thing worth saying of the adapters (keys left out, …).
     """
 
     pipeline: NewbiePipeline
     reason: str
     seconds: float
+    loras: tuple[LoraChoice, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -32,11 +38,11 @@ class LoadedModel:
         return self.pipeline.settings.name
 
 
-def load_model(choice: ModelChoice) -> LoadedModel:
-    """Load what was chosen.
+def load_model(choice: ModelChoice, loras: Sequence[LoraChoice] = ()) -> LoadedModel:
+    """Load what was chosen, and put the adapters on it.
 
     Raises:
-        CheckpointError, ConfigError: the bundle is missing or damaged.
+        CheckpointError, ConfigError: the bundle or an adapter is missing, damaged or of another model.
         RequestError: a memory size that is not understood.
         DeviceError: this machine does not have the device, dtype or attention backend.
     """
@@ -63,4 +69,5 @@ def load_model(choice: ModelChoice) -> LoadedModel:
         folder, torch_dtype=chosen.dtype, vae=choice.vae, attention=choice.attention
     )
     pipeline.offload(choice.offload, chosen.device, memory=memory)
-    return LoadedModel(pipeline, chosen.reason, time.perf_counter() - start)
+    named, warnings = put_on(pipeline, loras)
+    return LoadedModel(pipeline, chosen.reason, time.perf_counter() - start, named, warnings)

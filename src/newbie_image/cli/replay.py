@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from newbie_image.cli import lora as adapters
 from newbie_image.cli import options
 from newbie_image.provenance import PictureRecord, hash_pixels, read_picture
 
@@ -51,6 +52,10 @@ def replay(
     ] = None,
     offload: options.OffloadOption = "none",
     vae: options.VaeOption = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option("--lora", metavar="FILE", help="Where a recorded adapter lies now; may be repeated."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer as one JSON object.")] = False,
 ) -> None:
     """Make a picture again from its own metadata. Exit code 0: the same to the bit, 1: it differs."""
@@ -73,8 +78,11 @@ def replay(
             attention=attention or record.environment.get("attention", "auto"),
             offload=options.read_offload(offload),
             vae=vae,
-        )
+        ),
+        adapters.find_recorded(record.adapters, lora or (), (Path(), picture.parent)),
     )
+    if any(use.fused for use in record.adapters):
+        loaded.pipeline.fuse_lora()
     _take_threads(record)
     drawn = draw(loaded.pipeline, record.request, label="replaying")
     again = drawn.pictures[record.index]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from newbie_image.cli import options
+from newbie_image.cli.lora import LoraChoice
 from newbie_image.cli.options import ModelChoice
 from newbie_image.cli.preview import PROTOCOLS
 from newbie_image.errors import RequestError
@@ -96,6 +97,7 @@ class Session:
         fixed_seed: None while each picture draws a new seed.
         out: folder of the pictures.
         preview: how pictures are shown, one of :data:`newbie_image.cli.preview.PROTOCOLS`.
+        loras: the adapters on the model, in order.
     """
 
     choice: ModelChoice = field(default_factory=ModelChoice)
@@ -103,6 +105,7 @@ class Session:
     fixed_seed: int | None = None
     out: str = "outputs"
     preview: str = "off"
+    loras: tuple[LoraChoice, ...] = ()
 
     def change(self, name: str, text: str) -> bool:
         """Change a setting by its name; true when the model has to be loaded again.
@@ -165,7 +168,8 @@ class Session:
                 shown = "x".join("none" if value in (None, "") else str(value) for value in values)
             rows.append((name, shown))
         rows += [(name, str(getattr(self.choice, name) or "the bundle's")) for name in MODEL_SETTINGS]
-        return [*rows, ("out", self.out), ("preview", self.preview)]
+        adapters = ", ".join(f"{lora.name or lora.path.name}:{lora.scale:g}" for lora in self.loras)
+        return [*rows, ("lora", adapters or "none"), ("out", self.out), ("preview", self.preview)]
 
     def toolbar(self, defaults: Any = None) -> str:
         """The settings that change most, in one line."""
