@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from newbie_image.errors import CheckpointError, ConfigError, RequestError
+from newbie_image.places import models_folder
 from newbie_image.request import SAMPLERS, SIZE_MULTIPLE, GenerationRequest
 
 INDEX_FILE = "model_index.json"
@@ -241,7 +242,7 @@ def bundle_names() -> list[str]:
 
 def find_bundle(name_or_path: str | Path) -> Path:
     """Where a model lies: the folder of a bundle, by its path or by the name of one that came with the
-    installation, or a folder or file with weights in another layout.
+    installation; a folder or file with weights in another layout; or what was downloaded under a name.
 
     Raises:
         CheckpointError: says what was looked for and where.
@@ -256,6 +257,9 @@ def find_bundle(name_or_path: str | Path) -> Path:
                 return place / named
     if _has_weights(given):
         return given
+    downloaded = models_folder() / named
+    if given.parts == (named,) and _has_weights(downloaded):
+        return downloaded
     known = ", ".join(bundle_names()) or "none"
     if given.is_dir():
         raise CheckpointError(

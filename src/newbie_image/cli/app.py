@@ -35,7 +35,7 @@ COMMANDS: Final = {
     "info": _Command("newbie_image.cli.info", "info_app", "Say what device, versions and models there are."),
     "plan": _Command("newbie_image.cli.plan", "plan_app", "Say what memory a picture takes, and how."),
     "prompt": _Command("newbie_image.cli.prompt_app", "prompt_app", "Check, format and convert prompts."),
-    "weights": _Command("newbie_image.cli.weights", "weights_app", "Inspect, verify and convert weights."),
+    "weights": _Command("newbie_image.cli.weights", "weights_app", "Download, verify and convert weights."),
     "nano": _Command("newbie_image.cli.nano", "nano_app", "Train and score the embedded model."),
 }
 PACKAGES_OF_GROUPS: Final = {"resvg_py": "nano", "peft": "train"}

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from newbie_image.cli.messages import say_error
+from newbie_image.cli.download import download
+from newbie_image.cli.lora import read_loras
+from newbie_image.cli.messages import say_error, say_warnings
 from newbie_image.errors import CheckpointError
 
 weights_app = typer.Typer(no_args_is_help=True, add_completion=False)
+weights_app.command()(download)
 
 PathArgument = Annotated[
     str, typer.Argument(metavar="PATH", help="A model's folder, a weight file, or an embedded model's name.")
@@ -56,6 +60,8 @@ def inspect(
             f"  {part.name}: {part.parameters:,} parameters in {part.tensors} tensors ({kinds}), "
             f"{part.size / 1e6:,.1f} MB in {part.files} file(s), config from {part.config}, {part.path}"
         )
+        if part.merged:
+            print(f"    adapters in its weights: {', '.join(part.merged)}")
         if part.ignored:
             print(f"    {part.ignored} tensors that this model does not use (a vision tower, for example)")
         if part.name == "transformer" and "fp32" in part.dtypes and part.size > 12e9:
@@ -106,6 +112,55 @@ def convert(
     kind = None if dtype is None else choose_device("cpu", dtype).dtype
     for file in write(checkpoint, target, to, kind):
         print(file)
+
+
+@weights_app.command()
+def merge(
+    path: Annotated[
+        str, typer.Argument(metavar="MODEL", help="The model, in any layout; it stays as it is.")
+    ],
+    lora: Annotated[
+        list[str],
+        typer.Option("--lora", metavar="FILE[:SCALE]", help="Adapter of any kind; may be repeated."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="The folder to make.")],
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="newbie, published, comfyui or diffusers; the model's own without."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="bf16, fp16 or fp32; as it is without.")
+    ] = None,
+    transformer: TransformerOption = None,
+    text_encoder: TextEncoderOption = None,
+    clip_model: ClipModelOption = None,
+    vae: VaeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Write the model anew with adapters in its weights for good, each weight rounded once."""
+    adapters = read_loras(lora)
+    checkpoint = _find(path, transformer, text_encoder, clip_model, vae)
+
+    from newbie_image.checkpoints.merging import merge_into_files
+    from newbie_image.devices import choose_device
+
+    kind = None if dtype is None else choose_device("cpu", dtype).dtype
+    pairs = [(choice.path, choice.scale) for choice in adapters]
+    report = merge_into_files(checkpoint, pairs, out, to, kind)
+    warnings = [line for adapter in report.adapters for line in adapter.lines()]
+    if as_json:
+        facts = asdict(report) | {"files": [str(file) for file in report.files], "warnings": warnings}
+        facts["adapters"] = [adapter.name for adapter in report.adapters]
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    say_warnings(warnings)
+    for file in report.files:
+        print(file)
+    print(
+        f"{report.weights} weights changed and rounded once to {', '.join(report.dtypes)}; "
+        f"rounding is {report.rounding:.1e} of the change",
+        file=sys.stderr,
+    )
 
 
 def _find(
