@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -23,6 +23,7 @@ from newbie_image.checkpoints.components import constructed
 from newbie_image.checkpoints.files import TensorSource, open_source
 from newbie_image.checkpoints.foreign import (
     CONFIG_KEY,
+    MERGED_KEY,
     SETTINGS_KEY,
     TOKENIZER_KEY,
     TOKENIZER_OF,
@@ -103,8 +104,28 @@ _INDEXES: dict[str, dict[str, list[str]]] = {
 }
 
 
+class Changes(Protocol):
+    """What is to be other in the files that are written."""
+
+    def tensor(self, part: str, name: str, original: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """A tensor under our name: the original, or another, which is then in the dtype that is written."""
+        ...
+
+    def metadata(self, part: str, before: Mapping[str, str]) -> dict[str, str]:
+        """Entries that join those of a part's file."""
+        ...
+
+    def settings(self, before: BundleSettings) -> BundleSettings:
+        """The settings that are written."""
+        ...
+
+
 def convert(
-    checkpoint: Checkpoint, target: Path, layout: str, dtype: torch.dtype | None = None
+    checkpoint: Checkpoint,
+    target: Path,
+    layout: str,
+    dtype: torch.dtype | None = None,
+    changes: Changes | None = None,
 ) -> tuple[Path, ...]:
     """Write a model in another layout.
 
@@ -113,6 +134,7 @@ def convert(
         target: the folder to make; it must not exist, or be empty.
         layout: one of WRITTEN.
         dtype: of floating point tensors; None keeps them to the bit.
+        changes: to tensors, metadata and settings on the way; None for none.
 
     Returns:
         The weight files written.
@@ -127,7 +149,8 @@ def convert(
         raise OutputError(f"{target} is there already; give a new folder")
     # Every part is planned before the first byte is written.
     settings = checkpoint_settings(checkpoint)
-    parts = {name: _Part(name, path, layout) for name, path in checkpoint.parts.items()}
+    settings = settings if changes is None else changes.settings(settings)
+    parts = {name: _Part(name, path, layout, changes) for name, path in checkpoint.parts.items()}
     draft = target.with_name(f".{target.name}.partial")
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -151,8 +174,9 @@ def convert(
 class _Part:
     """One part, read and planned into the other layout."""
 
-    def __init__(self, name: str, path: Path, layout: str) -> None:
+    def __init__(self, name: str, path: Path, layout: str, changes: Changes | None) -> None:
         self.name = name
+        self.changes = changes
         self.source: TensorSource = open_source(path)
         self.reading: Plan = READERS[name](self.source.shapes)
         self.model = build_empty(builder(name, path, self.source, self.reading))
@@ -166,17 +190,25 @@ class _Part:
         return {name: self._make(piece, dtype) for name, piece in self.writing.pieces.items()}
 
     def _make(self, piece: Piece, dtype: torch.dtype | None) -> Tensor:
-        parts = [self._ours(name) for name in piece.names]
+        parts = [self._ours(name, dtype) for name in piece.names]
         made = parts[0] if len(parts) == 1 else torch.cat(parts)
         made = made if piece.rows is None else made[piece.rows[0] : piece.rows[1]]
         made = made if piece.shape is None else made.reshape(piece.shape)
         return (made.to(dtype) if dtype is not None and made.is_floating_point() else made).contiguous()
 
-    def _ours(self, name: str) -> Tensor:
+    def _ours(self, name: str, dtype: torch.dtype | None) -> Tensor:
         if name in self.reading.pieces:
-            return self.source.make(self.reading.pieces[name])
-        kind = next(iter(self.source.dtypes.values()))
-        return torch.ones(tuple(self.model.state_dict()[name].shape), dtype=kind)
+            made = self.source.make(self.reading.pieces[name])
+        else:
+            kind = next(iter(self.source.dtypes.values()))
+            made = torch.ones(tuple(self.model.state_dict()[name].shape), dtype=kind)
+        return made if self.changes is None else self.changes.tensor(self.name, name, made, dtype)
+
+    def history(self) -> dict[str, str]:
+        """What the file says of adapters in its weights, and what the changes add."""
+        before = self.source.metadata
+        kept = {MERGED_KEY: before[MERGED_KEY]} if MERGED_KEY in before else {}
+        return kept if self.changes is None else {**kept, **self.changes.metadata(self.name, before)}
 
     def config(self, layout: str) -> dict[str, Any]:
         """Its config as the layout writes it."""
@@ -205,7 +237,7 @@ def _write_part(
 ) -> None:
     file = draft / _FILES[layout][part.name]
     file.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"format": "pt"}
+    metadata = {"format": "pt", **part.history()}
     config = json.dumps(part.config(layout), indent=2, ensure_ascii=False) + "\n"
     if layout == "comfyui":
         metadata[CONFIG_KEY] = config

@@ -29,6 +29,7 @@ from newbie_image.errors import CheckpointError
 CONFIG_KEY, TOKENIZER_KEY, SETTINGS_KEY = "newbie_config", "newbie_tokenizer", "newbie_settings"
 # Keys that a class of diffusers writes beside its constructor's.
 _WRITTEN_BESIDE = {"AutoencoderTiny": ("block_out_channels",)}
+MERGED_KEY = "newbie_merged"
 TOKENIZER_OF = {"text_encoder": "tokenizer", "clip_model": "clip_tokenizer"}
 
 

@@ -19,6 +19,7 @@ from newbie_image.checkpoints.foreign import (
 )
 from newbie_image.checkpoints.layouts import Plan
 from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
+from newbie_image.checkpoints.merging import merged_entries
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY
 from newbie_image.checkpoints.recognise import READERS, Checkpoint
 from newbie_image.devices import dtype_name
@@ -41,6 +42,7 @@ class PartReport:
         size: bytes of the weight files.
         metadata: keys of the files' metadata.
         config: where its config comes from: ``file``, ``metadata`` or ``shapes``.
+        merged: adapters in the weights, as ``style.safetensors × 0.8``.
     """
 
     name: str
@@ -54,6 +56,7 @@ class PartReport:
     size: int
     metadata: tuple[str, ...]
     config: str
+    merged: tuple[str, ...] = ()
 
 
 def describe(checkpoint: Checkpoint) -> Iterator[PartReport]:
@@ -83,6 +86,7 @@ def describe(checkpoint: Checkpoint) -> Iterator[PartReport]:
             size=sum(file.path.stat().st_size for file in source.files),
             metadata=tuple(sorted(source.metadata)),
             config=config if find_config(path, source) is not None else "shapes",
+            merged=tuple(f"{e.get('file')} × {e.get('scale')}" for e in merged_entries(source.metadata)),
         )
 
 
