@@ -110,6 +110,7 @@ class NewbiePipeline(AdaptedPipeline):
         self.vae_settings = self.settings.vae
         self.vae_name: str | None = None
         self.vae_hash: str | None = None
+        self.part_hashes: Mapping[str, str] = {}
         self.bundle_folder: Path | None = None
         self.decode_stage: DecodeStage = decode_latents
         self._attention = "auto"
@@ -144,7 +145,7 @@ class NewbiePipeline(AdaptedPipeline):
         pipeline = cls(**opened.components)
         pipeline.settings, pipeline.vae_settings = opened.settings, opened.vae_settings
         pipeline.vae_name, pipeline.vae_hash = opened.vae_name, opened.vae_hash
-        pipeline.bundle_folder = opened.path
+        pipeline.bundle_folder, pipeline.part_hashes = opened.path, opened.part_hashes
         pipeline.attention = attention
         return pipeline
 
@@ -474,6 +475,7 @@ class NewbiePipeline(AdaptedPipeline):
             "bundle_hash": self.content_hash,
             "vae": self.vae_name,
             "vae_hash": self.vae_hash,
+            **self.part_hashes,
             "decode": stage_name(self._stage(request)),
             "device": str(self._device()),
             "dtype": dtype_name(self.transformer.dtype),

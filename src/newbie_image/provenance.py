@@ -41,6 +41,15 @@ VERSIONED_PACKAGES: Final = ("newbie-image", "torch", "diffusers", "transformers
 
 _REQUEST_FIELDS: Final = tuple(f.name for f in fields(GenerationRequest))
 _AS_ASKED: Final = ("prompt", "negative_prompt", "seed", "count", "batch", "preset", "tolerant")
+_ENVIRONMENT: Final = (
+    "dtype",
+    "attention",
+    "vae",
+    "vae_hash",
+    "transformer",
+    "text_encoder",
+    "clip_model",
+)
 _VERSION_NOTE: Final = re.compile(r"<!--\s*version\s*:\s*(.*?)\s*-->", re.DOTALL)
 _A1111_SAMPLERS: Final = {
     "euler": "Euler",
@@ -124,7 +133,7 @@ def record_picture(picture: GeneratedImage, request: GenerationRequest) -> Pictu
         environment["threads"] = str(torch.get_num_threads())
     environment |= {
         name: str(picture.settings[name])
-        for name in ("dtype", "attention", "vae", "vae_hash")
+        for name in _ENVIRONMENT
         if picture.settings.get(name) is not None
     }
     return PictureRecord(

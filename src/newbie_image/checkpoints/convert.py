@@ -33,7 +33,7 @@ from newbie_image.checkpoints.foreign import (
 from newbie_image.checkpoints.layouts import Piece, Plan, write_transformer
 from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY, unpack_tokenizer
-from newbie_image.checkpoints.recognise import READERS, Checkpoint
+from newbie_image.checkpoints.recognise import Checkpoint, read_part
 from newbie_image.checkpoints.text_layouts import write_gemma, write_jina
 from newbie_image.checkpoints.vae_layouts import write_vae
 from newbie_image.errors import CheckpointError, OutputError
@@ -178,7 +178,7 @@ class _Part:
         self.name = name
         self.changes = changes
         self.source: TensorSource = open_source(path)
-        self.reading: Plan = READERS[name](self.source.shapes)
+        self.reading: Plan = read_part(name, path, self.source.shapes)
         self.model = build_empty(builder(name, path, self.source, self.reading))
         wanted = {key: tuple(value.shape) for key, value in self.model.state_dict().items()}
         claim = f"{path} does not hold the weights of a {type(self.model).__name__}"

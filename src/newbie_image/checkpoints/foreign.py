@@ -23,7 +23,7 @@ from newbie_image.checkpoints.layouts import Plan, Shape
 from newbie_image.checkpoints.load import build_and_load, unknown_keys
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY, unpack_tokenizer
 from newbie_image.checkpoints.published import published_settings
-from newbie_image.checkpoints.recognise import READERS, Checkpoint
+from newbie_image.checkpoints.recognise import Checkpoint, read_part
 from newbie_image.errors import CheckpointError
 
 CONFIG_KEY, TOKENIZER_KEY, SETTINGS_KEY = "newbie_config", "newbie_tokenizer", "newbie_settings"
@@ -69,7 +69,7 @@ def load_checkpoint(
 
 def load_part(part: str, path: Path, source: TensorSource, dtype: torch.dtype | None) -> Any:
     """One part's model from its file or folder."""
-    plan = READERS[part](source.shapes)
+    plan = read_part(part, path, source.shapes)
     return build_and_load(builder(part, path, source, plan), source, dtype, plan, path)
 
 

@@ -21,7 +21,7 @@ from newbie_image.checkpoints.layouts import Plan
 from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
 from newbie_image.checkpoints.merging import merged_entries
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY
-from newbie_image.checkpoints.recognise import READERS, Checkpoint
+from newbie_image.checkpoints.recognise import Checkpoint, read_part
 from newbie_image.devices import dtype_name
 from newbie_image.errors import NewbieError
 
@@ -67,7 +67,7 @@ def describe(checkpoint: Checkpoint) -> Iterator[PartReport]:
     """
     for name, path in checkpoint.parts.items():
         source = open_source(path)
-        plan = READERS[name](source.shapes)
+        plan = read_part(name, path, source.shapes)
         used = [key for piece in plan.pieces.values() for key in piece.names]
         dtypes: dict[str, int] = {}
         for key in dict.fromkeys(used):
@@ -100,7 +100,7 @@ def verify(checkpoint: Checkpoint) -> Iterator[str]:
     for name, path in checkpoint.parts.items():
         try:
             source = open_source(path)
-            plan = READERS[name](source.shapes)
+            plan = read_part(name, path, source.shapes)
             model = build_empty(builder(name, path, source, plan))
             wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
             claim = f"{path} does not hold the weights of a {type(model).__name__}"

@@ -13,9 +13,9 @@ import torch
 from newbie_image.bundle import BundleSettings, VaeSettings, content_hash, find_bundle, read_settings
 from newbie_image.checkpoints.components import load_components
 from newbie_image.checkpoints.files import open_source
-from newbie_image.checkpoints.foreign import checkpoint_settings, load_checkpoint, load_part
-from newbie_image.checkpoints.recognise import PARTS, Checkpoint, recognise
-from newbie_image.checkpoints.vae_layouts import vae_layout
+from newbie_image.checkpoints.foreign import builder, checkpoint_settings, load_checkpoint, load_part
+from newbie_image.checkpoints.load import build_empty
+from newbie_image.checkpoints.recognise import PARTS, Checkpoint, read_part, recognise
 from newbie_image.checkpoints.vae_registry import FoundVae, find_vae
 from newbie_image.errors import CheckpointError
 
@@ -30,6 +30,7 @@ class OpenedModel:
         vae_settings: normalisation for the autoencoder that is there: the bundle's for its own.
         vae_name: name of an autoencoder from elsewhere; None for the model's own.
         vae_hash: its content's hash, with its normalisation's where the registry says one; None likewise.
+        part_hashes: a part from elsewhere → its file's name and content's hash.
         path: where the model lies.
         layout: one of :data:`newbie_image.checkpoints.recognise.LAYOUTS`.
     """
@@ -39,6 +40,7 @@ class OpenedModel:
     vae_settings: VaeSettings
     vae_name: str | None
     vae_hash: str | None
+    part_hashes: Mapping[str, str]
     path: Path
     layout: str
 
@@ -78,7 +80,12 @@ def open_model(
         name, digest = found.name, _vae_hash(found)
     elif vae is not None:
         components["vae"], scales, name = vae, VaeSettings(), type(vae).__name__
-    return OpenedModel(components, settings, scales, name, digest, checkpoint.path, checkpoint.layout)
+    hashes = {
+        part: f"{file.name} {content_hash(file)}"
+        for part, file in checkpoint.parts.items()
+        if part in (parts or {}) and file != checkpoint.path
+    }
+    return OpenedModel(components, settings, scales, name, digest, hashes, checkpoint.path, checkpoint.layout)
 
 
 def find_checkpoint(name_or_path: str | Path, parts: Mapping[str, str | Path] | None = None) -> Checkpoint:
@@ -101,6 +108,25 @@ def find_checkpoint(name_or_path: str | Path, parts: Mapping[str, str | Path] | 
     return replace(checkpoint, parts=replaced, tokenizers=tokenizers)
 
 
+def part_configs(parts: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """The configs of parts, from their files' headers, metadata and neighbours; no weights are read.
+
+    Args:
+        parts: a part (a key of PARTS) → its file or folder.
+
+    Raises:
+        CheckpointError, ConfigError: what is missing or wrong with one.
+    """
+    configs: dict[str, dict[str, Any]] = {}
+    for part, path in parts.items():
+        source = open_source(path)
+        model = build_empty(builder(part, path, source, read_part(part, path, source.shapes)))
+        config = model.config
+        configs[part] = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        configs[part].setdefault("_class_name", type(model).__name__)
+    return configs
+
+
 def load_vae(name_or_path: str | Path, dtype: torch.dtype | None = None) -> Any:
     """An autoencoder from elsewhere, as :func:`newbie_image.checkpoints.vae_registry.find_vae` finds it.
 
@@ -111,12 +137,7 @@ def load_vae(name_or_path: str | Path, dtype: torch.dtype | None = None) -> Any:
 
 
 def _load_found(found: FoundVae, dtype: torch.dtype | None) -> Any:
-    source = open_source(found.path)
-    try:
-        vae_layout(source.shapes)
-    except CheckpointError as error:
-        raise CheckpointError(f"{found.path}: {error}; give a VAE's file or folder") from None
-    return load_part("vae", found.path, source, dtype)
+    return load_part("vae", found.path, open_source(found.path), dtype)
 
 
 def _vae_hash(found: FoundVae) -> str:

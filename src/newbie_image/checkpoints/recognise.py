@@ -11,7 +11,7 @@ from pathlib import Path
 
 from newbie_image.bundle import INDEX_FILE, WEIGHT_SUFFIXES, read_json
 from newbie_image.checkpoints.files import INDEX_SUFFIXES, PICKLE_SUFFIXES, open_source
-from newbie_image.checkpoints.layouts import Shapes, read_transformer
+from newbie_image.checkpoints.layouts import Plan, Shapes, read_transformer
 from newbie_image.checkpoints.text_layouts import read_gemma, read_jina
 from newbie_image.checkpoints.vae_layouts import read_vae
 from newbie_image.errors import CheckpointError
@@ -71,6 +71,18 @@ def recognise(path: Path) -> Checkpoint:
         f"{path} holds no model that is known: neither {INDEX_FILE} and transformer/ (bundle, published, "
         "prebuilt, diffusers), nor consolidated*.safetensors or .pth (training), nor ComfyUI's files"
     )
+
+
+def read_part(name: str, path: Path, shapes: Shapes) -> Plan:
+    """How a file's tensors become a part of the model.
+
+    Raises:
+        CheckpointError: they are no such part; names the file.
+    """
+    try:
+        return READERS[name](shapes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be the {name}: {error}") from None
 
 
 def part_of(shapes: Shapes) -> str | None:

@@ -69,12 +69,16 @@ def create(
             "--out", "-o", metavar="FOLDER", help="Where the pictures go.", rich_help_panel="Output"
         ),
     ] = "outputs",
-    model: options.ModelOption = "nano",
+    model: options.ModelOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     attention: options.AttentionOption = "auto",
     offload: options.OffloadOption = "none",
+    vram: options.VramOption = None,
     vae: options.VaeOption = None,
+    transformer: options.TransformerOption = None,
+    text_encoder: options.TextEncoderOption = None,
+    clip_model: options.ClipModelOption = None,
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw one prompt after another; the model stays loaded. Each option is also a :command in the loop."""
@@ -82,7 +86,18 @@ def create(
 
     width, height = options.read_resolution(resolution) if resolution else (None, None)
     session = Session(
-        choice=options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae),
+        choice=options.ModelChoice(
+            options.read_model(model, transformer),
+            device,
+            dtype,
+            attention,
+            options.read_offload(offload),
+            vae,
+            vram,
+            transformer,
+            text_encoder,
+            clip_model,
+        ),
         request=GenerationRequest(
             "",
             negative_prompt=negative,

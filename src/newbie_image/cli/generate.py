@@ -46,13 +46,16 @@ def generate(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture.", rich_help_panel="Output")
     ] = False,
-    model: options.ModelOption = "nano",
+    model: options.ModelOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     attention: options.AttentionOption = "auto",
     offload: options.OffloadOption = "none",
     vram: options.VramOption = None,
     vae: options.VaeOption = None,
+    transformer: options.TransformerOption = None,
+    text_encoder: options.TextEncoderOption = None,
+    clip_model: options.ClipModelOption = None,
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw pictures of a prompt and write them as PNG, each with what made it."""
@@ -79,7 +82,18 @@ def generate(
     )
     if request.seed + count - 1 > MAX_SEED:
         raise RequestError(f"seed {request.seed} leaves no room for {count} pictures; give a smaller one")
-    choice = options.ModelChoice(model, device, dtype, attention, options.read_offload(offload), vae, vram)
+    choice = options.ModelChoice(
+        options.read_model(model, transformer),
+        device,
+        dtype,
+        attention,
+        options.read_offload(offload),
+        vae,
+        vram,
+        transformer,
+        text_encoder,
+        clip_model,
+    )
     loras = adapters.read_loras(lora)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
     draw_and_write(choice, request, paths, loras, as_json=as_json)

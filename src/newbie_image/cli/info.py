@@ -24,12 +24,21 @@ def info(
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     attention: options.AttentionOption = "auto",
+    model: options.ModelOption = None,
+    transformer: options.TransformerOption = None,
+    text_encoder: options.TextEncoderOption = None,
+    clip_model: options.ClipModelOption = None,
+    vae: options.VaeOption = None,
 ) -> None:
-    """Say what device, dtype, attention backend, versions and bundles there are."""
+    """Say what device, dtype, attention backend, versions, bundles and VAEs there are, or a model's parts."""
     choice = options.ModelChoice(device=device, dtype=dtype, attention=attention)
     facts = _brief() if brief else _brief() | _machine(choice)
     facts["bundles"] = _bundles(with_hash=not brief)
     facts["vaes"] = _vaes()
+    given = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model, "vae": vae}
+    parts = {name: path for name, path in given.items() if path is not None}
+    if model is not None or parts:
+        facts["parts"] = _parts(options.read_model(model, transformer), parts)
     if as_json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return
@@ -111,6 +120,28 @@ def _bundles(*, with_hash: bool) -> list[dict[str, str]]:
     return found
 
 
+def _parts(model: str, parts: dict[str, str]) -> list[dict[str, str]]:
+    """Of what a model would be made: of each part its file, naming, size and dtypes, from headers."""
+    from newbie_image.checkpoints.inspection import describe
+    from newbie_image.checkpoints.opening import find_checkpoint
+    from newbie_image.checkpoints.vae_registry import find_vae
+
+    if "vae" in parts:
+        parts = {**parts, "vae": str(find_vae(parts["vae"]).path)}
+    checkpoint = find_checkpoint(model, parts)
+    rows = [
+        {
+            "name": part.name,
+            "path": str(part.path),
+            "layout": part.layout,
+            "parameters": f"{part.parameters:,}",
+            "dtypes": ", ".join(f"{count} {name}" for name, count in part.dtypes.items()),
+        }
+        for part in describe(checkpoint)
+    ]
+    return rows + [{"name": name, "path": "missing"} for name in checkpoint.missing]
+
+
 def _vaes() -> list[dict[str, str]]:
     from newbie_image.checkpoints.vae_registry import SHIPPED, named_vaes
     from newbie_image.errors import NewbieError
@@ -138,7 +169,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
             lines.append(f"{key.replace('_', ' '):<14} {value}")
     lines.append("versions")
     lines += [f"  {name:<14} {version}" for name, version in facts["versions"].items()]
-    for kind in ("bundles", "vaes"):
+    for kind in ("parts", "bundles", "vaes"):
+        if kind not in facts:
+            continue
         lines.append(kind if facts[kind] else f"{kind:<14} none")
         for entry in facts[kind]:
             lines.append(f"  {entry['name']}")

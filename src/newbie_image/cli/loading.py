@@ -66,7 +66,7 @@ def load_model(choice: ModelChoice, loras: Sequence[LoraChoice] = ()) -> LoadedM
     chosen = choose_device(choice.device, choice.dtype)
     check_backend(choice.attention, chosen.device)
     pipeline = NewbiePipeline.from_pretrained(
-        folder, torch_dtype=chosen.dtype, vae=choice.vae, attention=choice.attention
+        folder, torch_dtype=chosen.dtype, vae=choice.vae, parts=choice.parts, attention=choice.attention
     )
     pipeline.offload(choice.offload, chosen.device, memory=memory)
     named, warnings = put_on(pipeline, loras)

@@ -28,8 +28,35 @@ _PICTURE_PANEL: Final = "Picture"
 _OUTPUT_PANEL: Final = "Output"
 
 ModelOption = Annotated[
-    str,
-    typer.Option("--model", "-m", metavar="NAME|PATH", help="Bundle to use.", rich_help_panel=_MODEL_PANEL),
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME|PATH",
+        help="Bundle, or weights in another layout; nano without it.",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+TransformerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--transformer",
+        metavar="PATH",
+        help="The transformer's file or folder; without --model it is the model.",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+TextEncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text-encoder", metavar="PATH", help="Gemma 3's file or folder.", rich_help_panel=_MODEL_PANEL
+    ),
+]
+ClipModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--clip-model", metavar="PATH", help="Jina CLIP v2's file or folder.", rich_help_panel=_MODEL_PANEL
+    ),
 ]
 DeviceOption = Annotated[
     str,
@@ -209,7 +236,10 @@ def complete_offload(args: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model runs where and how; everything that needs loading again when it changes."""
+    """Which model runs where and how; everything that needs loading again when it changes.
+
+    ``transformer``, ``text_encoder`` and ``clip_model`` are the model's parts from elsewhere.
+    """
 
     model: str = "nano"
     device: str = "auto"
@@ -218,6 +248,15 @@ class ModelChoice:
     offload: Offload = "none"
     vae: str | None = None
     vram: str | None = None
+    transformer: str | None = None
+    text_encoder: str | None = None
+    clip_model: str | None = None
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The parts from elsewhere that were named."""
+        named = {name: getattr(self, name) for name in ("transformer", "text_encoder", "clip_model")}
+        return {name: path for name, path in named.items() if path is not None}
 
     def __post_init__(self) -> None:
         _check_choice("dtype", self.dtype, DTYPES)
@@ -228,6 +267,14 @@ class ModelChoice:
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise DeviceError(f"unknown {name} {value!r}; choose one of {', '.join(allowed)}")
+
+
+def read_model(model: str | None, transformer: str | None) -> str:
+    """The model that was named, else the transformer's file itself, else nano.
+
+    A transformer alone is its own model, because its settings (system prompts, presets) are not nano's.
+    """
+    return model or transformer or ModelChoice.model
 
 
 def read_offload(text: str) -> Offload:

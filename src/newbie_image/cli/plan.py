@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -35,6 +36,10 @@ def plan(
     steps: options.StepsOption = None,
     sampler: options.SamplerOption = None,
     batch: options.BatchOption = 1,
+    transformer: options.TransformerOption = None,
+    text_encoder: options.TextEncoderOption = None,
+    clip_model: options.ClipModelOption = None,
+    vae: options.VaeOption = None,
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens of the caption.")] = 512,
     guided: Annotated[bool, typer.Option(help="With a negative prompt's half.")] = True,
     table: Annotated[bool, typer.Option("--table", help="Common cards and sizes, as Markdown.")] = False,
@@ -52,9 +57,12 @@ def plan(
     if not (1 <= batch <= 64 and 1 <= tokens <= 1023):
         raise RequestError(f"batch {batch} and tokens {tokens}; give 1 to 64 and 1 to 1023")
     from newbie_image.memory.plan import Workload, read_memory
-    from newbie_image.memory.sizes import bundle_sizes
 
-    sizes, evaluations = bundle_sizes(model), _evaluations(model, steps, sampler)
+    given = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model, "vae": vae}
+    parts = {name: path for name, path in given.items() if path is not None}
+    if track and parts:
+        raise RequestError("--track counts the published classes; leave it or the parts from elsewhere out")
+    sizes, evaluations = _sizes(model, parts), _evaluations(model, steps, sampler)
     width, height = options.read_resolution(resolution) if resolution else (1024, 1024)
     work = Workload(width, height, batch, guided, tokens, evaluations, ITEMS[dtype])
     if table:
@@ -129,11 +137,54 @@ def _track(cases: list[tuple[Workload, Plan]], dtype: str) -> list[Plan]:
     return [track_plan(parts, work, chosen, DTYPES[dtype]) for work, chosen in cases]
 
 
+def _sizes(model: str, parts: dict[str, str]) -> ModelSizes:
+    """Sizes of a model in any layout, with the parts from elsewhere in place of its own."""
+    from newbie_image.bundle import find_bundle
+    from newbie_image.checkpoints.recognise import PARTS
+    from newbie_image.memory import sizes
+
+    folder = None if model == "published" else find_bundle(model)
+    whole = folder is None or all((folder / name / "config.json").is_file() for name in PARTS)
+    if whole and not parts:
+        return sizes.bundle_sizes(model)
+    from newbie_image.checkpoints.opening import find_checkpoint, part_configs
+    from newbie_image.checkpoints.vae_registry import find_vae
+
+    elsewhere = {name: Path(path).expanduser() for name, path in parts.items()}
+    if "vae" in parts:
+        elsewhere["vae"] = find_vae(parts["vae"]).path
+    if folder is None:
+        files = elsewhere
+        configs = {
+            "transformer": sizes.PUBLISHED_TRANSFORMER,
+            "text_encoder": sizes.PUBLISHED_GEMMA,
+            "clip_model": sizes.PUBLISHED_JINA,
+            "vae": sizes.PUBLISHED_VAE,
+        }
+    else:
+        checkpoint = find_checkpoint(folder, elsewhere)
+        if checkpoint.missing:
+            options_ = " ".join(f"--{name.replace('_', '-')} PATH" for name in checkpoint.missing)
+            raise RequestError(
+                f"{folder} has no {', '.join(checkpoint.missing)}; say where it is ({options_})"
+            )
+        files, configs = dict(checkpoint.parts), {}
+    configs = {**configs, **part_configs(files)}
+    place = files.get("vae")
+    weights = [] if place is None else [place] if place.is_file() else list(place.glob("*.safetensors"))
+    name = "+".join([model if folder is None else folder.name, *(Path(path).name for path in parts.values())])
+    return sizes.sizes_from_configs(
+        name, *(configs[part] for part in PARTS), files=sum(file.stat().st_size for file in weights)
+    )
+
+
 def _evaluations(model: str, steps: int | None, sampler: str | None) -> int:
-    from newbie_image.bundle import Defaults, find_bundle, read_settings
+    from newbie_image.bundle import SETTINGS_FILE, Defaults, find_bundle, read_settings
     from newbie_image.request import GenerationRequest
 
-    defaults = Defaults() if model == "published" else read_settings(find_bundle(model)).defaults
+    folder = None if model == "published" else find_bundle(model)
+    ours = folder is not None and (folder / SETTINGS_FILE).is_file()
+    defaults = read_settings(folder).defaults if folder is not None and ours else Defaults()
     request = GenerationRequest("", steps=steps or defaults.steps, sampler=sampler or defaults.sampler)
     return (request.steps or 1) * (2 if request.sampler in _TWICE else 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,7 +52,11 @@ def replay(
         str | None, typer.Option("--attention", help="Instead of the recorded kernel.")
     ] = None,
     offload: options.OffloadOption = "none",
+    vram: options.VramOption = None,
     vae: options.VaeOption = None,
+    transformer: options.TransformerOption = None,
+    text_encoder: options.TextEncoderOption = None,
+    clip_model: options.ClipModelOption = None,
     lora: Annotated[
         list[str] | None,
         typer.Option("--lora", metavar="FILE", help="Where a recorded adapter lies now; may be repeated."),
@@ -70,14 +75,18 @@ def replay(
     if hash_pixels(before) != record.pixels:
         say_note("the picture was changed after it was made: its pixels are not those of its record")
     vae = vae or _recorded_vae(record)
+    parts = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model}
+    _check_parts(record, parts)
     loaded = load_model(
         options.ModelChoice(
-            model=model or record.bundle.name,
+            model=model or transformer or record.bundle.name,
             device=device,
             dtype=dtype or record.environment.get("dtype", "auto"),
             attention=attention or record.environment.get("attention", "auto"),
             offload=options.read_offload(offload),
             vae=vae,
+            vram=vram,
+            **parts,
         ),
         adapters.find_recorded(record.adapters, lora or (), (Path(), picture.parent)),
     )
@@ -104,6 +113,19 @@ def replay(
     else:
         print(describe(picture, difference, causes))
     raise typer.Exit(0 if same else 1)
+
+
+def _check_parts(record: PictureRecord, given: Mapping[str, str | None]) -> None:
+    """Ask for the parts from elsewhere that drew the picture, of which only names are recorded."""
+    from newbie_image.errors import CheckpointError
+
+    for part, path in given.items():
+        recorded = record.environment.get(part)
+        if recorded is not None and path is None:
+            raise CheckpointError(
+                f"the picture was drawn with the {part} {recorded.partition(' ')[0]!r}, of which no path is "
+                f"recorded; say where it is with --{part.replace('_', '-')} PATH"
+            )
 
 
 def _recorded_vae(record: PictureRecord) -> str | None:

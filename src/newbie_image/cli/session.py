@@ -73,6 +73,9 @@ PICTURE_SETTINGS: Final = {
 MODEL_SETTINGS: Final = {
     "model": Setting("NAME|PATH", "the bundle", str, ("model",)),
     "vae": Setting("NAME|PATH", "another autoencoder", str, ("vae",)),
+    "transformer": Setting("PATH", "the transformer from elsewhere", str, ("transformer",)),
+    "text-encoder": Setting("PATH", "Gemma 3 from elsewhere", str, ("text_encoder",)),
+    "clip-model": Setting("PATH", "Jina CLIP v2 from elsewhere", str, ("clip_model",)),
     "device": Setting("auto|cuda|mps|cpu", "where to run", str, ("device",)),
     "dtype": Setting("auto|bf16|fp16|fp32", "number format", str, ("dtype",)),
     "attention": Setting("auto|sdpa|flash|math", "attention kernel", str, ("attention",)),
@@ -82,7 +85,9 @@ MODEL_SETTINGS: Final = {
         options.read_offload,
         ("offload",),
     ),
+    "vram": Setting("SIZE", "memory that :offload auto and blocks plan for", str, ("vram",)),
 }
+_MAY_BE_NONE: Final = ("vae", "transformer", "text-encoder", "clip-model", "vram")
 _BLANK: Final = GenerationRequest("")
 _DEFAULT_WORDS: Final = ("default", "none")
 
@@ -114,10 +119,10 @@ class Session:
             RequestError, DeviceError: the value is not allowed; nothing was changed.
         """
         if name in MODEL_SETTINGS:
-            value = (
-                None if name == "vae" and text in ("", *_DEFAULT_WORDS) else MODEL_SETTINGS[name].read(text)
-            )
-            before, self.choice = self.choice, replace(self.choice, **{name: value})
+            setting = MODEL_SETTINGS[name]
+            open_ = name in _MAY_BE_NONE and text in ("", *_DEFAULT_WORDS)
+            value = None if open_ else setting.read(text)
+            before, self.choice = self.choice, replace(self.choice, **{setting.names[0]: value})
             return self.choice != before
         if name == "seed":
             self.fixed_seed = None if text.strip().lower() == "random" else options.read_seed(text)
@@ -167,7 +172,9 @@ class Session:
             else:
                 shown = "x".join("none" if value in (None, "") else str(value) for value in values)
             rows.append((name, shown))
-        rows += [(name, str(getattr(self.choice, name) or "the bundle's")) for name in MODEL_SETTINGS]
+        for name, setting in MODEL_SETTINGS.items():
+            unset = "the device's" if name == "vram" else "the bundle's"
+            rows.append((name, str(getattr(self.choice, setting.names[0]) or unset)))
         adapters = ", ".join(f"{lora.name or lora.path.name}:{lora.scale:g}" for lora in self.loras)
         return [*rows, ("lora", adapters or "none"), ("out", self.out), ("preview", self.preview)]
 
