@@ -184,18 +184,31 @@ def thorough(prompt: Prompt, rng: random.Random) -> None:
         assert apply(a, Patch.from_json(patch.to_json())) == b
     for kind in ("json", "yaml", "toml"):
         assert unordered(load(dump(prompt, kind), kind)) == unordered(prompt), kind
-    for notation in ("xml", "tags", "flat", "sentence", "a1111", "comfyui"):
+    for notation in ("xml", "tags", "flat", "sentence", "a1111", "comfyui", "novelai"):
         convert(prompt, notation)
     if prompt.tags:
         tag = rng.choice(prompt.tags)
-        heavier = prompt.with_weight(tag.path, 1.5)
-        assert len(heavier.tags) >= len(prompt.tags)
-        prompt.without(tag.path)
-    if len(prompt.characters) > 1:
-        prompt.swap_characters(prompt.characters[0].number, prompt.characters[-1].number)
+        texts = [t.text for t in prompt.tags]
+        for weight in (1.5, 1.0):
+            weighed = prompt.with_weight(tag.path, weight)
+            assert weighed.kind != prompt.kind or [t.text for t in weighed.tags] == texts, weighed.source
+            assert weighed.tag(tag.path).own_weight in (weight, None)
+        others = [t.text for t in prompt.tags if t.path != tag.path]
+        left = prompt.without(tag.path)
+        assert left.kind != prompt.kind or [t.text for t in left.tags] == others, left.source
     for character in prompt.characters[:1]:
-        changed = character.set("appearance", ["blue_hair", "<3"])
-        assert changed.tags
+        for changed in (
+            character.set("appearance", ["a, b", "<3"]),
+            character.add("appearance", "a, b", "<3"),
+        ):
+            assert {"a, b", "<3"} <= set(changed.characters[0].get("appearance")), changed.source
+    if len(prompt.characters) > 1:
+        first, last = prompt.characters[0].number, prompt.characters[-1].number
+        try:
+            swapped = prompt.swap_characters(first, last)
+        except PromptError:
+            return
+        assert sorted(t.text for t in swapped.tags) == sorted(t.text for t in prompt.tags)
 
 
 def unordered(prompt: Prompt) -> tuple[str, str | None, list[tuple[str, str, float]]]:

@@ -212,3 +212,107 @@ def test_a_tag_in_a_cdata_stretch_is_weighed_and_left_out_as_any_other(source):
         assert [t.text for t in heavier.tags] == before
         assert heavier.tags[place].weight == 1.5
         assert [t.text for t in prompt.without(tag.path).tags] == before[:place] + before[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "empty", ["<character_1/>", '<character_1 mood="calm"/>', "<character_1></character_1>"]
+)
+def test_an_empty_block_is_filled(empty: str):
+    prompt = parse(f"{empty}<character_2><n>rin</n></character_2>")
+    made = prompt.character(1).set("appearance", ["hat"])
+    assert made.character(1).get("appearance") == ("hat",)
+    assert made.source.endswith("<character_2><n>rin</n></character_2>")
+    swapped = prompt.swap_characters(1, 2)
+    assert [c.name for c in swapped.characters] == ["rin", None]
+    assert swapped.swap_characters(1, 2).meaning() == prompt.meaning()
+
+
+@pytest.mark.parametrize("text", ["<scene/>", "<general_tags/>", "<scene><general_tags/></scene>"])
+def test_an_empty_general_block_is_filled(text: str):
+    made = parse(text).set("style", ["sketch"])
+    assert [t.path for t in made.tags] == ["general_tags.style[0]"]
+    assert not [d for d in made.diagnostics if d.code.endswith("-end")]
+
+
+def test_a_field_goes_into_the_character_and_not_into_a_block_within_it():
+    prompt = parse("<character_1><n>a</n><general_tags><style>x</style></general_tags></character_1>")
+    made = prompt.character(1).set("clothing", ["hat"])
+    assert made.tag("character_1.clothing[0]").text == "hat"
+
+
+def test_tags_are_added_and_replaced_in_a_cdata_stretch():
+    text = "<character_1><appearance><![CDATA[<b>, d]]></appearance></character_1>"
+    made = parse(text).character(1).add("appearance", "p, q", "<i>x</i>")
+    assert made.character(1).get("appearance") == ("<b>", "d", "p, q", "<i>x</i>")
+    other = parse(text.replace("<b>", "q & a, <u>"))
+    patch = diff(parse(text), parse(text.replace(", d", ", &e;")))
+    assert apply(other, patch).character(1).get("appearance") == ("q & a", "<u>", "&e;")
+
+
+def test_what_is_added_to_a_caption_is_language():
+    made = parse("<caption>A girl, alone.</caption><character_1/>").general
+    patch = diff(parse("<caption>a</caption>"), parse("<caption>a</caption>"))
+    assert patch.changes == ()
+    from newbie_image.prompt.edit import add_tags
+
+    prompt = add_tags(made.prompt_of[0], made, "caption", ["She smiles, softly."])
+    assert "<caption>A girl, alone. She smiles, softly.</caption>" in prompt.source
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "left"),
+    [
+        ("c <!-- weight:2 -->蓝发+红发", "tags[1]", ["c", "红发"]),
+        ("蓝发+a<!-- weight:2 -->b+红发", "tags[1]", ["蓝发+a"]),
+        ("蓝发+红发+长发", "tags[1]", ["蓝发", "长发"]),
+        ("蓝发+红发+长发", "tags[0]", ["红发", "长发"]),
+        ("a\nb\nc", "tags[1]", ["a", "c"]),
+        ("blue_hair, x,", "tags[1]", ["blue_hair"]),
+        ("a <!-- weight:2 --><!-- weight:3 -->b <!-- note -->, c", "tags[1]", ["a", "c"]),
+    ],
+)
+def test_the_others_stay_when_a_tag_is_removed(text: str, path: str, left: list[str]):
+    assert [t.text for t in parse(text).without(path).tags] == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "蓝发+红发+长发",
+        "蓝发 + a<!-- weight:2 -->b + 红发",
+        "a <!-- weight:0.5 -->蓝发+红发",
+        "x, <!-- weight:2 --><!-- weight:0.5 -->y, z",
+        "<caption>a <!-- weight:2 -->b</caption><n>蓝+红</n>",
+    ],
+)
+def test_the_others_stay_when_a_tag_is_weighed(text: str):
+    prompt = parse(text)
+    for tag in prompt.tags:
+        for weight in (1.5, 1.0, 0.0):
+            made = prompt.with_weight(tag.path, weight)
+            assert [t.text for t in made.tags] == [t.text for t in prompt.tags]
+            assert made.tag(tag.path).weight == weight
+
+
+def test_a_block_that_goes_takes_its_weight_along():
+    a = parse("<character_1><n>a</n></character_1><character_2><n>b</n></character_2>")
+    patch = diff(a, parse("<character_2><n>b</n></character_2>"))
+    other = parse("<!-- weight:2 --><character_1><n>x</n></character_1><character_2><n>b</n></character_2>")
+    made = apply(other, patch)
+    assert [(t.text, t.weight) for t in made.tags] == [("b", 1.0)]
+
+
+def test_a_changed_weight_counts_the_elements_around_the_tag():
+    a, b = (parse(f"<character_1><n><!-- weight:{w} -->x</n></character_1>") for w in (0.5, 1.5))
+    other = parse("<!-- weight:2 --><character_1><n><!-- weight:0.25 -->x</n>, y</character_1>")
+    assert apply(other, diff(a, b)).tag("character_1.n[0]").weight == 1.5
+    with pytest.raises(PromptError, match="cannot weigh"):
+        apply(parse("<!-- weight:0.2 --><character_1><n>x</n></character_1>"), diff(a, b))
+
+
+def test_a_box_that_is_replaced_stays_a_box():
+    a, b = (
+        parse(f"<character_1><position>{p}</position></character_1>") for p in ("left", "0.1,0.2,0.5,0.9")
+    )
+    made = apply(parse("<!-- mine -->" + a.source), diff(a, b))
+    assert made.source == "<!-- mine -->" + b.source

@@ -231,3 +231,33 @@ def test_mistake_gets_the_diagnostics_beside_it_and_the_good_file_none(mistake: 
     assert "\n".join(told) + "\n" == (mistake / "diagnostics.txt").read_text(encoding="utf-8")
     assert check(parse((mistake / "good.xml").read_text(encoding="utf-8"))) == ()
     assert len((mistake / "why.md").read_text(encoding="utf-8")) > 80
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        (ONE.format("蓝发+蓝发+长发"), [("蓝发", 1), ("长发", 1)]),
+        (ONE.format("hat\nhat\nboots"), [("hat", 1), ("boots", 1)]),
+        (ONE.format("<!-- weight:2 --><lora:x:1>, hat"), [("<lora:x:1>", 2), ("hat", 1)]),
+        (ONE.format("hat, <!-- weight:2 -->hat, boots"), [("hat", 1), ("hat", 2), ("boots", 1)]),
+    ],
+)
+def test_a_fix_that_removes_a_tag_leaves_the_others_as_they_were(text: str, tags: list[tuple[str, float]]):
+    section = fix(parse(text))[0].character(1).section("appearance")
+    assert section is not None
+    assert [(t.text, t.weight) for t in section.tags] == tags
+
+
+def test_an_empty_field_with_a_weight_is_left_to_the_person():
+    text = ONE.format("hat") + "<general_tags><!-- weight:2 --><other></other><style>y</style></general_tags>"
+    assert fix(parse(text))[0].tag("general_tags.style[1]").weight == 1
+
+
+def test_people_taken_apart_keep_the_notes_and_are_not_reweighed():
+    text = "<character_1><!-- twins --><n>rin</n><n>len</n><gender>1girl <!-- she -->, 1boy</gender></character_1>"
+    mended, _ = fix(parse(text))
+    assert [c.name for c in mended.characters] == ["rin", "len"]
+    assert "<!-- twins -->" in mended.source
+    assert "<!-- she -->" in mended.source
+    weighed = parse("<!-- weight:2 -->" + text)
+    assert "merged-characters" not in {d.code for d in fix(weighed)[1]}

@@ -175,7 +175,7 @@ def _changes(a: Prompt, b: Prompt) -> list[Change]:
 
 
 def _block(prompt: Prompt, group: Group) -> str:
-    return "\n".join(prompt.source[e.start : e.end] for e in group.elements)
+    return prompt.source[group.elements[0].start : group.elements[0].end]
 
 
 def _local(group: Group, section: Section) -> str:
@@ -275,13 +275,12 @@ def _apply(prompt: Prompt, change: Change) -> Prompt:
     if change.action == "add-block":
         if any(g.key == change.group for g in prompt.characters):
             raise PromptError(f"the patch adds {change.group}, which is there already; remove it first")
-        return _add_block(prompt, change.new)
+        return _add_block(edit.sound(prompt), change.new)
     group = next((g for g in prompt.groups if g.key == change.group), None)
     if group is None:
         raise PromptError(f"the patch changes {change.group}, which this prompt does not have; add it first")
     if change.action == "remove-block":
-        edits = [Edit(e.start, e.end, "") for e in group.elements]
-        return parse(apply_edits(prompt.source, edits), strict=False)
+        return edit.without_block(prompt, group)
     name = change.field.rpartition(".")[2]
     if change.action == "add":
         if prompt.kind != "xml":
@@ -295,9 +294,15 @@ def _apply(prompt: Prompt, change: Change) -> Prompt:
     if change.action == "remove":
         return prompt.without(tag.path)
     if change.action == "weight":
-        return prompt.with_weight(tag.path, float(change.new))
-    new = edit.escape(change.new, prose=name == "caption")
-    return parse(apply_edits(prompt.source, [Edit(tag.start, tag.end, new)]), strict=False)
+        return edit.with_effective_weight(prompt, tag.path, _number(change.new))
+    return edit.replace_tag(prompt, tag.path, change.new)
+
+
+def _number(weight: str) -> float:
+    try:
+        return float(weight)
+    except ValueError:
+        raise PromptError(f"the patch's weight {weight[:40]!r} is no number; make the patch again") from None
 
 
 def _tag(group: Group, field: str, text: str) -> Tag:

@@ -32,16 +32,18 @@ def _again(prompt: Prompt, *edits: Edit) -> Prompt:
     return parse(apply_edits(prompt.source, edits), strict=False)
 
 
-def _sound(prompt: Prompt, path: str | None = None) -> Prompt:
+def sound(prompt: Prompt, *tags: Tag) -> Prompt:
     """The prompt, written anew where it was repaired: an edit in broken text may change its reading.
 
-    So it is when the tag at `path` begins or ends inside a CDATA stretch, where a comment would be text.
+    So it is when one of `tags` begins or ends inside a CDATA stretch, where a comment would be text.
     """
-    if any(d.code in _REPAIRED for d in prompt.diagnostics) or (
-        path is not None and _in_cdata(prompt.source, prompt.tag(path))
-    ):
-        return parse(format_prompt(prompt), strict=False)
-    return prompt
+    repaired = any(d.code in _REPAIRED for d in prompt.diagnostics)
+    literal = "<![CDATA[" in prompt.source and any(_in_cdata(prompt.source, tag) for tag in tags)
+    return _canonical(prompt) if repaired or literal else prompt
+
+
+def _canonical(prompt: Prompt) -> Prompt:
+    return parse(format_prompt(prompt), strict=False)
 
 
 def _in_cdata(source: str, tag: Tag) -> bool:
@@ -50,11 +52,11 @@ def _in_cdata(source: str, tag: Tag) -> bool:
     )
 
 
-def _sound_group(prompt: Prompt, group: Group) -> tuple[Prompt, Group]:
-    sound = _sound(prompt)
-    if sound is prompt:
+def _sound_group(prompt: Prompt, group: Group, *tags: Tag) -> tuple[Prompt, Group]:
+    written = sound(prompt, *tags)
+    if written is prompt:
         return prompt, group
-    return sound, next((g for g in sound.groups if g.key == group.key), sound.general)
+    return written, next((g for g in written.groups if g.key == group.key), written.general)
 
 
 def _list(tags: str | Iterable[str], name: str) -> str:
@@ -94,20 +96,27 @@ def set_field(prompt: Prompt, group: Group, name: str, tags: str | Iterable[str]
     section = next((s for s in group.sections if s.name == name and s.elements), None)
     if section is not None:
         first, *rest = section.elements
-        inner = Edit(first.inner_start, first.inner_end, text)
-        if first.inner_start == first.end:
-            inner = Edit(first.start, first.end, f"<{first.name}>{text}</{first.name}>")
-        return _again(prompt, inner, *(Edit(e.start, e.end, "") for e in rest))
+        return _again(prompt, _filled(first, text), *(Edit(e.start, e.end, "") for e in rest))
     return _add_field(prompt, group, name, text)
+
+
+def _filled(element: Element, text: str) -> Edit:
+    """The edit that gives an element another content, also where it is written `<n/>`."""
+    if element.inner_start == element.end:
+        text = f"<{element.name}{element.attributes}>{text}</{element.name}>"
+        return Edit(element.start, element.end, text)
+    return Edit(element.inner_start, element.inner_end, text)
 
 
 def _add_field(prompt: Prompt, group: Group, name: str, text: str) -> Prompt:
     field = f"<{name}>{text}</{name}>"
     if isinstance(group, Character):
-        holder: Element | None = group.elements[-1]
+        holder: Element | None = group.elements[0]
     else:
         holder = next((e for e in group.elements if e.key == grammar.GENERAL.name), None)
     if holder is not None and name != grammar.CAPTION.name:
+        if holder.inner_start == holder.end:
+            return _again(prompt, _filled(holder, field))
         elements = [c for c in holder.children if isinstance(c, Element)]
         at = elements[-1].end if elements else holder.inner_start
         return _again(
@@ -116,6 +125,8 @@ def _add_field(prompt: Prompt, group: Group, name: str, text: str) -> Prompt:
     if name != grammar.CAPTION.name:
         field = f"<{grammar.GENERAL.name}>\n  {field}\n</{grammar.GENERAL.name}>"
     root = next((e for e in prompt.tree if isinstance(e, Element) and e.key in grammar.ROOTS), None)
+    if root is not None and root.inner_start == root.end:
+        return _again(prompt, _filled(root, f"\n{field}\n"))
     at = root.inner_end if root else len(prompt.source)
     before = "" if not prompt.source[:at] or prompt.source[:at].endswith("\n") else "\n"
     return _again(prompt, Edit(at, at, f"{before}{field}\n"))
@@ -131,14 +142,29 @@ def _lead(source: str, start: int) -> str:
 def add_tags(prompt: Prompt, group: Group, name: str, tags: Iterable[str]) -> Prompt:
     """The prompt with tags put behind the last one of a field."""
     name = _check_field(group, name)
-    prompt, group = _sound_group(prompt, group)
+    prompt, group = _sound_group(prompt, group, *(t for s in group.sections for t in s.tags[-1:]))
     section = next((s for s in group.sections if s.name == name and s.elements), None)
     if section is None:
         return _add_field(prompt, group, name, _list(list(tags), name))
     if not section.tags:
         return set_field(prompt, group, name, list(tags))
-    end = section.tags[-1].end
-    return _again(prompt, Edit(end, end, "".join(", " + escape(tag) for tag in tags)))
+    end, prose = section.tags[-1].end, name in grammar.PROSE
+    lead = " " if prose else ", "
+    return _again(prompt, Edit(end, end, "".join(lead + escape(tag, prose=prose) for tag in tags)))
+
+
+def replace_tag(prompt: Prompt, path: str, text: str) -> Prompt:
+    """The prompt with another literal tag at `path`; its weight stays.
+
+    Raises:
+        PromptError: there is no tag at that path.
+    """
+    prompt = sound(prompt, prompt.tag(path))
+    tag = prompt.tag(path)
+    name = tag.section.rpartition(".")[2]
+    boxed = name == "position" and grammar.is_box(text)
+    new = text if boxed else escape(text, prose=name in grammar.PROSE)
+    return _again(prompt, Edit(tag.start, tag.end, new))
 
 
 def reorder(prompt: Prompt, group: Group, field: str, texts: Iterable[str]) -> Prompt:
@@ -150,7 +176,7 @@ def reorder(prompt: Prompt, group: Group, field: str, texts: Iterable[str]) -> P
         field: the section's path within the group, `appearance` or `general_tags.style`.
         texts: literal tags.
     """
-    prompt, group = _sound_group(prompt, group)
+    prompt, group = _sound_group(prompt, group, *group.tags)
     section = next((s for s in group.sections if s.path.removeprefix(group.key + ".") == field), None)
     free: dict[str, list[Tag]] = {}
     for tag in section.tags if section else ():
@@ -171,8 +197,8 @@ def _whole(prompt: Prompt, tag: Tag) -> tuple[int, str]:
     """
     siblings = _find(prompt.tree, tag)
     index = next(i for i, node in enumerate(siblings) if node is tag)
-    old = _weight_of(siblings, index) if tag.own_weight is not None else None
-    return (tag.start, "") if old is None else (old.start, _apart(prompt, old, siblings, index))
+    old = _weights_of(siblings, index)
+    return (old[-1].start, _apart(prompt, old[-1], siblings, index)) if old else (tag.start, "")
 
 
 def _find(nodes: Iterable[Node], wanted: Tag | Element) -> list[Node]:
@@ -204,7 +230,34 @@ def with_weight(prompt: Prompt, path: str, weight: float) -> Prompt:
     """
     if not grammar.MIN_WEIGHT <= weight <= grammar.MAX_WEIGHT:
         raise PromptError(f"weight {weight} is outside 0 to 3; choose one within")
-    prompt = _sound(prompt, path if path.endswith("]") else None)
+    prompt = sound(prompt, *([prompt.tag(path)] if path.endswith("]") else []))
+    made = _weighed(prompt, path, weight)
+    return made if _texts(made) == _texts(prompt) else _weighed(_canonical(prompt), path, weight)
+
+
+def with_effective_weight(prompt: Prompt, path: str, weight: float) -> Prompt:
+    """The prompt with a tag weighed so that it weighs `weight` together with the elements around it.
+
+    Raises:
+        PromptError: there is no tag at that path, or the elements around it allow no such weight.
+    """
+    tag, around = prompt.tag(path), 1.0
+    nodes: Iterable[Node] = prompt.tree
+    while (
+        outer := next((n for n in nodes if isinstance(n, Element) and n.start < tag.start < n.end), None)
+    ) is not None:
+        around, nodes = outer.weight, outer.children
+    own = weight / around if around else 0.0 if weight == 0 else -1.0
+    if not grammar.MIN_WEIGHT <= own <= grammar.MAX_WEIGHT:
+        raise PromptError(f"{path} cannot weigh {weight:g} where the elements around it weigh {around:g}")
+    return with_weight(prompt, path, own)
+
+
+def _texts(prompt: Prompt, but: str = "") -> list[str]:
+    return [tag.text for tag in prompt.tags if tag.path != but]
+
+
+def _weighed(prompt: Prompt, path: str, weight: float) -> Prompt:
     targets: list[Tag | Element] = []
     if path.endswith("]"):
         targets.append(prompt.tag(path))
@@ -222,31 +275,36 @@ def with_weight(prompt: Prompt, path: str, weight: float) -> Prompt:
         siblings = _find(prompt.tree, target)
         index = next(i for i, node in enumerate(siblings) if node is target)
         mark = "" if weight == 1 else weight_mark(weight)
-        old = _weight_of(siblings, index) if target.own_weight is not None else None
-        if old is not None:
-            edits.append(Edit(old.start, old.end, mark or _apart(prompt, old, siblings, index)))
+        old = _weights_of(siblings, index)
+        if old:
+            edits.append(Edit(old[-1].start, old[-1].end, mark or _apart(prompt, old[-1], siblings, index)))
+            edits += [Edit(unused.start, unused.end, "") for unused in old[:-1]]
         elif mark:
             edits.append(Edit(target.start, target.start, mark))
     return _again(prompt, *edits)
 
 
-def _weight_of(siblings: list[Node], index: int) -> Comment | None:
-    """The weight comment that weighs a node."""
+def _weights_of(siblings: list[Node], index: int) -> list[Comment]:
+    """The weight comments before a node: the last one weighs it, and any other would if that one went."""
+    weights: list[Comment] = []
     for node in reversed(siblings[:index]):
-        if isinstance(node, Comment):
-            if node.kind == "weight":
-                return node
-        else:
-            return None
-    return None
+        if not isinstance(node, Comment):
+            break
+        if node.kind == "weight":
+            weights.insert(0, node)
+    return weights
 
 
 def _apart(prompt: Prompt, old: Comment, siblings: list[Node], index: int) -> str:
-    """What keeps two tags apart when the weight between them goes: nothing where a separator does."""
+    """What keeps two tags apart when the weight between them goes: nothing where a separator does, and in a
+    caption, where nothing separates, a weight of 1.
+    """
     before = next((n for n in reversed(siblings[:index]) if isinstance(n, Tag)), None)
     target = siblings[index]
     if before is None or not isinstance(target, Tag):
         return ""
+    if target.section.rpartition(".")[2] in grammar.PROSE:
+        return weight_mark(1)
     between = prompt.source[before.end : old.start] + prompt.source[old.end : target.start]
     return "" if any(c in between for c in ",，、+＋\r\n") else ", "
 
@@ -257,14 +315,19 @@ def without(prompt: Prompt, path: str) -> Prompt:
     Raises:
         PromptError: there is no tag at that path.
     """
-    prompt = _sound(prompt, path)
+    prompt = sound(prompt, prompt.tag(path))
+    made = _removed(prompt, path)
+    return made if _texts(made) == _texts(prompt, path) else _removed(_canonical(prompt), path)
+
+
+def _removed(prompt: Prompt, path: str) -> Prompt:
     tag = prompt.tag(path)
     siblings = _find(prompt.tree, tag)
     index = next(i for i, node in enumerate(siblings) if node is tag)
     start, end = tag.start, tag.end
-    old = _weight_of(siblings, index) if tag.own_weight is not None else None
-    if old is not None:
-        start = old.start
+    old = _weights_of(siblings, index)
+    if old:
+        start = old[0].start
     before = next((n for n in reversed(siblings[:index]) if isinstance(n, Tag)), None)
     after = next(
         (n for n in siblings[index + 1 :] if not (isinstance(n, Comment) and n.kind == "cdata")), None
@@ -282,15 +345,26 @@ def swap_characters(prompt: Prompt, first: int, second: int) -> Prompt:
     """The prompt with the contents of two character blocks exchanged; the blocks' numbers and order stay.
 
     Raises:
-        PromptError: one of them is missing.
+        PromptError: one of them is missing, or stands inside the other.
     """
-    prompt = _sound(prompt)
+    prompt = sound(prompt)
     a, b = prompt.character(first).elements[0], prompt.character(second).elements[0]
     if a is b:
         return prompt
+    if a.start < b.end and b.start < a.end:
+        raise PromptError(
+            f"characters {first} and {second} stand one inside the other; close the outer one first"
+        )
     text = prompt.source
-    return _again(
-        prompt,
-        Edit(a.inner_start, a.inner_end, text[b.inner_start : b.inner_end]),
-        Edit(b.inner_start, b.inner_end, text[a.inner_start : a.inner_end]),
-    )
+    inner = [text[e.inner_start : e.inner_end] for e in (a, b)]
+    return _again(prompt, _filled(a, inner[1]), _filled(b, inner[0]))
+
+
+def without_block(prompt: Prompt, group: Group) -> Prompt:
+    """The prompt without a character's block, and without the weight that weighed it."""
+    prompt, group = _sound_group(prompt, group)
+    block = group.elements[0]
+    siblings = _find(prompt.tree, block)
+    index = next(i for i, node in enumerate(siblings) if node is block)
+    old = _weights_of(siblings, index)
+    return _again(prompt, *(Edit(node.start, node.end, "") for node in (*old, block)))

@@ -118,7 +118,7 @@ def duplicates(prompt: Prompt) -> Iterator[Remark]:
                 if key in first:
                     earlier = first[key]
                     repair = None
-                    if tag.own_weight is None and earlier.section == tag.section:
+                    if earlier.section == tag.section:
                         repair = removal(prompt, tag)
                     yield Remark(
                         "duplicate-tag",
@@ -191,6 +191,7 @@ def empty_fields(prompt: Prompt) -> Iterator[Remark]:
         for section in group.sections:
             for element in section.elements:
                 if not section.tags and not element.children:
+                    mend = Fix("remove it", (Edit(element.start, element.end, ""),))
                     yield Remark(
                         "empty-field",
                         "warning",
@@ -198,7 +199,7 @@ def empty_fields(prompt: Prompt) -> Iterator[Remark]:
                         element.start,
                         element.end,
                         section.path,
-                        Fix("remove it", (Edit(element.start, element.end, ""),)),
+                        mend if element.own_weight is None else None,
                     )
         if isinstance(group, Character) and not group.sections:
             element = group.elements[0]

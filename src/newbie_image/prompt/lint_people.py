@@ -122,7 +122,7 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
     from newbie_image.prompt.write import escape
 
     block = character.elements[0]
-    if len(character.elements) != 1 or not block.closed or people > 16:
+    if len(character.elements) != 1 or not block.closed or people > 16 or block.own_weight is not None:
         return None
     fields = [c for c in block.children if isinstance(c, Element)]
     if any(
@@ -134,7 +134,11 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
         s.name == "text" for s in character.sections
     ):
         return None
-    blocks: list[list[str]] = [[] for _ in range(people)]
+    notes = [c for e in (block, *fields) for c in e.children if isinstance(c, Comment) and c.kind == "note"]
+    blocks: list[list[str]] = [
+        [f"  <!-- {note.text} -->" for note in notes],
+        *([] for _ in range(people - 1)),
+    ]
     for section in character.sections:
         if len(section.tags) == people and section.name in ("n", "gender"):
             parts = [[tag] for tag in section.tags]
@@ -243,10 +247,11 @@ def personal_in_general(prompt: Prompt) -> Iterator[Remark]:
 
 def _move(prompt: Prompt, tag: Tag, character: Character, field: str) -> Fix | None:
     section = character.section(field)
-    if section is None or not section.tags or tag.own_weight is not None:
+    gone = removal(prompt, tag)
+    if section is None or not section.tags or gone is None:
         return None
     end = section.tags[-1].end
-    return Fix(f"move it to {character.key}", (*removal(prompt, tag).edits, Edit(end, end, ", " + tag.raw)))
+    return Fix(f"move it to {character.key}", (*gone.edits, Edit(end, end, ", " + tag.raw)))
 
 
 def _expected(prompt: Prompt) -> Counter[str] | None:

@@ -100,6 +100,8 @@ def from_mapping(values: Mapping[str, Any]) -> Prompt:
     lines: list[str] = []
     version, root = values.pop("version", None), values.pop("root", None)
     if version is not None:
+        if not isinstance(version, str | int | float) or "-->" in str(version):
+            raise PromptError(f"version {version!r} is not allowed; give a text without -->")
         lines.append(f"<!-- version: {version} -->")
     if "tags" in values and not isinstance(values["tags"], Mapping):
         lines.append(_tags(values["tags"], "tags", ", "))
