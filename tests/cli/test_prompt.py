@@ -50,6 +50,29 @@ def test_json_for_results_and_errors(bad: Path):
     assert (error["kind"], error["line"], error["column"]) == ("PromptError", 1, 1)
 
 
+def test_every_error_object_has_the_same_keys(tmp_path: Path):
+    for arguments in (("check", str(tmp_path / "none")), ("new", "--characters", "0"), ("check", "-")):
+        told = json.loads(newbie(*arguments, "--json", text="<n>").stdout)
+        assert list(told) == ["ok", "error"]
+        assert list(told["error"]) == ["kind", "message", "line", "column"]
+
+
+def test_a_layout_that_could_not_be_read_again_is_refused():
+    answer = newbie("format", "-", text="<character_1><n>a</n></character_1>" * 7000)
+    assert answer.exit_code == 2
+    assert "256 KiB" in answer.stderr
+
+
+def test_the_excerpt_shows_the_line_that_the_error_names():
+    from newbie_image.cli.messages import excerpt
+    from newbie_image.errors import PromptError
+    from newbie_image.prompt import parse
+
+    with pytest.raises(PromptError) as caught:
+        parse("a\u2028b\x0c\n蓝发 <n>")
+    assert excerpt(caught.value)[0] == "   2 | 蓝发 <n>"
+
+
 def test_error_is_one_line_without_traceback(tmp_path: Path):
     for arguments in (("check", str(tmp_path / "none.xml")), ("check", "-"), ("schema", "--kind", "dtd"), ("new", "--characters", "0"),
                       ("template", "show", "nothing"), ("apply", "-", str(tmp_path / "none")), ("convert", "-", "--to", "pdf")):  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from lxml import etree
@@ -172,9 +173,8 @@ def test_schemas_accept_templates_and_refuse_misplaced_fields():
     rng = etree.RelaxNG(etree.fromstring(schema("rng").encode()))
     xsd = etree.XMLSchema(etree.fromstring(schema("xsd").encode()))
     for name in template_names():
-        if any(default is None for default in template(name).variables.values()):
-            continue
-        document = etree.fromstring(f"<scene>{write(template(name).fill())}</scene>")
+        blanks = {k: "hat" for k, default in template(name).variables.items() if default is None}
+        document = etree.fromstring(f"<scene>{write(template(name).fill(blanks))}</scene>")
         assert rng.validate(document), (name, rng.error_log)
         assert xsd.validate(document), (name, xsd.error_log)
     wrong = etree.fromstring("<scene><character_1><weather>rain</weather></character_1></scene>")
@@ -194,6 +194,61 @@ def test_json_schema_names_every_field():
         assert known, key
     with pytest.raises(PromptError, match="rng, xsd, json"):
         schema("dtd")
+
+
+def fits(value: object, rule: dict, defs: dict) -> bool:
+    """Whether a value is what a JSON Schema says, for the keywords that ours uses."""
+    unknown = set(rule) - {"$ref", "anyOf", "enum", "type", "minimum", "maximum", "properties", "patternProperties", "required",
+                           "additionalProperties", "items", "description", "title", "$schema", "$defs"}  # fmt: skip
+    assert not unknown
+    if "$ref" in rule:
+        return fits(value, defs[rule["$ref"].removeprefix("#/$defs/")], defs)
+    if "anyOf" in rule:
+        return any(fits(value, choice, defs) for choice in rule["anyOf"])
+    if "enum" in rule:
+        return value in rule["enum"]
+    kinds = {"object": dict, "array": list, "string": str, "number": (int, float)}
+    if not isinstance(value, kinds[rule["type"]]):
+        return False
+    if isinstance(value, dict):
+        named = rule.get("properties", {})
+        for key, inner in value.items():
+            rules = [named[key]] if key in named else []
+            rules += [r for p, r in rule.get("patternProperties", {}).items() if re.search(p, key)]
+            if (not rules and rule.get("additionalProperties") is False) or not all(
+                fits(inner, r, defs) for r in rules
+            ):
+                return False
+        return set(rule.get("required", ())) <= set(value)
+    if isinstance(value, list):
+        return all(fits(item, rule.get("items", {"anyOf": [rule]}), defs) for item in value)
+    if isinstance(value, int | float):
+        return rule.get("minimum", value) <= value <= rule.get("maximum", value)
+    return True
+
+
+def test_json_schema_accepts_what_is_written_and_refuses_what_is_not_read():
+    made = json_schema()
+    texts = [template(name).fill(dict.fromkeys((k for k, v in template(name).variables.items() if v is None), "hat")).source
+             for name in template_names()]  # fmt: skip
+    texts += [
+        skeleton(4), "a, <!-- weight:2 -->b", "A girl is here.", "<!-- version: 3 --><scene><mood>calm</mood></scene>",
+        "<!-- weight:2 --><character_1><!-- weight:0.5 --><n>a, <!-- weight:2 -->b</n> loose</character_1><character/>",
+        "<caption>Hi, <!-- weight:2 -->you.</caption><environment>x<time>night</time></environment><n>a</n><n>b</n>",
+        "<general_tags><environment><weather>rain</weather></environment></general_tags>",
+    ]  # fmt: skip
+    for text in texts:
+        assert fits(to_mapping(parse(text)), made, made["$defs"]), text
+    for wrong in (
+        [],
+        {"root": "html"},
+        {"character_1": ["x"]},
+        {"character_1": {"n": [{"tag": "x", "weight": 9}]}},
+        {"character_1": {"n": [{"tga": "x"}]}},
+        {"general_tags": {"style": 5}},
+        {"character_2#2": {"n": {"weight": 1}}},
+    ):
+        assert not fits(wrong, made, made["$defs"]), wrong
 
 
 @pytest.mark.parametrize(

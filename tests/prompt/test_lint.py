@@ -248,6 +248,16 @@ def test_a_fix_that_removes_a_tag_leaves_the_others_as_they_were(text: str, tags
     assert [(t.text, t.weight) for t in section.tags] == tags
 
 
+def test_people_are_taken_apart_by_tags_that_were_mended_first():
+    text = "<character_1><n>rin</n><n>len</n><appearance>yellow_hair, bleu_hair, (twintails:1.2)</appearance></character_1>"
+    mended, _ = fix(parse(text))
+    assert [(c.name, c.get("appearance")) for c in mended.characters] == [
+        ("rin", ("yellow_hair",)),
+        ("len", ("blue_hair", "twintails")),
+    ]
+    assert mended.tag("character_2.appearance[1]").weight == 1.2
+
+
 def test_an_empty_field_with_a_weight_is_left_to_the_person():
     text = ONE.format("hat") + "<general_tags><!-- weight:2 --><other></other><style>y</style></general_tags>"
     assert fix(parse(text))[0].tag("general_tags.style[1]").weight == 1

@@ -158,6 +158,10 @@ def test_excerpt_points_at_the_place_also_behind_wide_letters():
     assert caret == " " * 5 + "^"
 
 
+def test_excerpt_counts_the_columns_of_a_terminal():
+    assert excerpt("ﾐｸ e\u0301 <n>", 6).split("\n")[1] == " " * 5 + "^"
+
+
 def test_importing_the_language_imports_no_torch():
     code = (
         "import sys, newbie_image.prompt, newbie_image.prompt.convert, newbie_image.prompt.lint, newbie_image.cli.prompt;"

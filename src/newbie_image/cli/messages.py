@@ -47,7 +47,7 @@ def excerpt(error: PromptError) -> list[str]:
     """The line of the prompt at which an error stands and a caret under the place; [] when there is none."""
     if error.source is None or error.line is None or error.column is None:
         return []
-    lines = error.source.splitlines() or [""]
+    lines = error.source.split("\n")
     line = lines[min(error.line, len(lines)) - 1].replace("\t", " ")
     at = min(error.column - 1, len(line))
     first = max(0, at - _EXCERPT_WIDTH // 2)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from newbie_image.errors import ConfigError, OutputError
+from newbie_image.errors import ConfigError, OutputError, PromptError
 
 if TYPE_CHECKING:
     from newbie_image.prompt import Prompt, TextForm
@@ -150,6 +150,7 @@ def format_(
 ) -> int:
     """Lay a prompt out in the canonical form, notes kept."""
     from newbie_image.cli.prompt_report import say_assumptions
+    from newbie_image.prompt.grammar import MAX_BYTES
     from newbie_image.prompt.write import format_prompt
     from newbie_image.prompt.write import write as canonical
 
@@ -157,6 +158,12 @@ def format_(
     text = format_prompt(prompt) if notes else canonical(prompt)
     if text and not text.endswith("\n") and prompt.source.endswith("\n"):
         text += "\n"
+    size = len(text.encode("utf-8"))
+    if size > MAX_BYTES:
+        raise PromptError(
+            f"laid out, the prompt would have {size:,} bytes; at most {MAX_BYTES:,} (256 KiB) are read; "
+            "shorten it"
+        )
     changed = text != prompt.source
     if as_json:
         say_json({"ok": True, "changed": changed, "text": text})

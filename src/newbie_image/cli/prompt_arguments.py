@@ -161,9 +161,9 @@ def run(arguments: Sequence[str]) -> int:
         return command.run(**chosen)
     except NewbieError as error:
         if chosen["as_json"]:
-            place = {"line": error.line, "column": error.column} if isinstance(error, PromptError) else {}
-            kind = type(error).__name__
-            prompt.say_json({"ok": False, "error": {"kind": kind, "message": str(error), **place}})
+            line, column = (error.line, error.column) if isinstance(error, PromptError) else (None, None)
+            told = {"kind": type(error).__name__, "message": str(error), "line": line, "column": column}
+            prompt.say_json({"ok": False, "error": told})
         elif os.environ.get("NEWBIE_DEBUG"):
             raise
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -103,5 +104,12 @@ def excerpt(text: str, offset: int, *, width: int = 78) -> str:
     shown = "".join(c if c.isprintable() else " " for c in text[left:right])
     prefix = "…" if left > begin else ""
     suffix = "…" if right < end else ""
-    indent = sum(2 if ord(c) > 0x2E80 else 1 for c in shown[: offset - left]) + len(prefix)
+    indent = sum(_columns(c) for c in shown[: offset - left]) + len(prefix)
     return f"{prefix}{shown}{suffix}\n{' ' * indent}^"
+
+
+def _columns(character: str) -> int:
+    """How many columns a terminal gives a character."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -46,15 +46,15 @@ def check(prompt: Prompt, *, size: tuple[int, int] | None = None) -> tuple[Diagn
 def fix(prompt: Prompt, *, strict: bool = True, rounds: int = 8) -> tuple[Prompt, tuple[Diagnostic, ...]]:
     """The prompt with every known fix applied, and the diagnostics that were mended.
 
-    Fixes that overlap are applied one after the other, so that at most `rounds` readings are made.
+    Fixes that overlap are applied one after the other, small ones first, so that at most `rounds` readings
+    are made.
     """
     mended: list[Diagnostic] = []
     for _ in range(rounds):
         taken: list[Edit] = []
-        for diagnostic in check(prompt):
-            if diagnostic.fix is None:
-                continue
-            edits = diagnostic.fix.edits
+        fixes = [(d, d.fix.edits) for d in check(prompt) if d.fix is not None]
+        fixes.sort(key=lambda fix: sum(edit.end - edit.start for edit in fix[1]))
+        for diagnostic, edits in fixes:
             if any((e.start < t.end and t.start < e.end) or e.start == t.start for e in edits for t in taken):
                 continue
             taken += edits

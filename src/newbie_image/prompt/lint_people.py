@@ -119,7 +119,7 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
 
     Only offered where names or genders and values agree in number and everything is in plain fields.
     """
-    from newbie_image.prompt.write import escape
+    from newbie_image.prompt.write import written_tag
 
     block = character.elements[0]
     if len(character.elements) != 1 or not block.closed or people > 16 or block.own_weight is not None:
@@ -130,9 +130,7 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
         for e in fields
     ):
         return None
-    if any(tag.own_weight is not None for tag in character.tags) or any(
-        s.name == "text" for s in character.sections
-    ):
+    if any(s.name == "text" for s in character.sections):
         return None
     notes = [c for e in (block, *fields) for c in e.children if isinstance(c, Comment) and c.kind == "note"]
     blocks: list[list[str]] = [
@@ -148,7 +146,7 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
             return None
         for lines, tags in zip(blocks, parts, strict=True):
             if tags:
-                text = ", ".join(escape(t.text) for t in tags)
+                text = ", ".join(map(written_tag, tags))
                 lines.append(f"  <{section.name}>{text}</{section.name}>")
     used = {c.number for c in prompt.characters if c is not character}
     numbers = [n for n in range(character.number, character.number + people + len(used)) if n not in used][
