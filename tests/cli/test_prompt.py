@@ -161,6 +161,27 @@ def test_explain_counts_tokens_and_says_what_is_cut_off(tmp_path: Path):
     assert "CUT OFF" in newbie("explain", "-", "--model", str(tmp_path / "tiny"), text=text).stdout
 
 
+def test_explain_knows_the_tokens_that_end_a_text(tmp_path: Path):
+    from tokenizers import Tokenizer, processors
+
+    make_bundle(tmp_path / "tiny")
+    file = tmp_path / "tiny" / "clip_tokenizer" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    ends = [("<s>", 1), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    tokenizer.save(str(file))
+    settings = tmp_path / "tiny" / "newbie.json"
+    for limit, cut in ((17, []), (16, ["tags[7]"]), (14, ["tags[6]", "tags[7]"])):
+        settings.write_text(
+            json.dumps({"name": "tiny", "text": {"max_pooled_tokens": limit}}), encoding="utf-8"
+        )
+        answer = newbie("explain", "-", "--model", str(tmp_path / "tiny"), "--json", text="a,b,c,d,e,f,g,h")
+        jina = json.loads(answer.stdout)["encoders"]["clip_model"]
+        assert jina["tags"] == {f"tags[{n}]": [2 * n + 1, 2 * n + 2] for n in range(8)}
+        assert (jina["tokens"], jina["cut_off"], jina["cut_tags"]) == (17, 17 - limit, cut)
+
+
 def test_explain_without_tokenizers_says_so(tmp_path: Path):
     make_bundle(tmp_path / "tiny")
     (tmp_path / "tiny" / "tokenizer" / "tokenizer.json").unlink()

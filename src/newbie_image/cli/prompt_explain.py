@@ -85,9 +85,15 @@ def _tokenizer(folder: Path, name: str) -> Any:
 
 
 def _tokens(tokenizer: Any, system: str, whole: PlacedText, limit: int) -> dict[str, Any]:
-    """How many tokens the text has, where the limit cuts it, and the tokens of each tag by its path."""
+    """How many tokens the text has, where the limit cuts it, and the tokens of each tag by its path. Tokens
+    that the tokenizer puts at the end are kept by the cut.
+    """
     encoding = tokenizer.encode(system + whole.text)
     total = len(encoding.ids)
+    at_end = 0
+    while at_end < total and encoding.special_tokens_mask[-1 - at_end]:
+        at_end += 1
+    room = max(limit - at_end, 1)
     spans: dict[str, list[int]] = {}
     shift = len(system)
     index = 0
@@ -97,11 +103,11 @@ def _tokens(tokenizer: Any, system: str, whole: PlacedText, limit: int) -> dict[
         while index < total and (starts[index][1] <= begin):
             index += 1
         last = index
-        while last < total and starts[last][0] < end:
+        while last < total - at_end and starts[last][0] < end:
             last += 1
         spans[place.tag.path] = [index, last]
-    kept = encoding.offsets[limit - 1][1] if total > limit else len(system) + len(whole.text)
-    cut = [path for path, (_, last) in spans.items() if last > limit]
+    kept = encoding.offsets[room - 1][1] if total > limit else len(system) + len(whole.text)
+    cut = [path for path, (_, last) in spans.items() if total > limit and last > room]
     return {
         "tokens": total,
         "limit": limit,
