@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -240,6 +242,18 @@ def bundle_names() -> list[str]:
     return sorted(found)
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While it lasts, what the system refuses (rights, links) is a CheckpointError of one line."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or path
+        raise CheckpointError(
+            f"{place} cannot be read: {error.strerror or error}; mend its rights or copy it again"
+        ) from None
+
+
 def find_bundle(name_or_path: str | Path) -> Path:
     """Where a model lies: the folder of a bundle, by its path or by the name of one that came with the
     installation; a folder or file with weights in another layout; or what was downloaded under a name.
@@ -248,9 +262,13 @@ def find_bundle(name_or_path: str | Path) -> Path:
         CheckpointError: says what was looked for and where.
     """
     given = Path(name_or_path).expanduser()
+    with reading(given):
+        return _find_bundle(given, str(name_or_path))
+
+
+def _find_bundle(given: Path, named: str) -> Path:
     if given.is_dir() and (given / INDEX_FILE).is_file():
         return given
-    named = str(name_or_path)
     if given.parts == (named,):
         for place in bundle_places():
             if (place / named / INDEX_FILE).is_file():

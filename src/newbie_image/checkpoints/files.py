@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from newbie_image.bundle import WEIGHT_SUFFIXES, read_json
+from newbie_image.bundle import WEIGHT_SUFFIXES, read_json, reading
 from newbie_image.checkpoints.layouts import Piece, Shape
 from newbie_image.errors import CheckpointError
 
@@ -118,6 +118,12 @@ def open_source(path: Path) -> TensorSource:
     Raises:
         CheckpointError: nothing there, several files of which none is the one, or damage; one line.
     """
+    with reading(path):
+        return _open_source(path)
+
+
+def _open_source(path: Path) -> TensorSource:
+    _refuse_dead_link(path)
     if path.name.endswith(INDEX_SUFFIXES):
         files, placed = read_index(path)
         return TensorSource([open_file(file) for file in files], placed)
@@ -128,6 +134,9 @@ def open_source(path: Path) -> TensorSource:
     indexes = [file for suffix in INDEX_SUFFIXES for file in sorted(path.glob(f"*{suffix}"))]
     if indexes:
         return open_source(indexes[0])
+    for file in sorted(path.iterdir()):
+        if file.suffix in WEIGHT_SUFFIXES:
+            _refuse_dead_link(file)
     for suffix in WEIGHT_SUFFIXES:
         found = sorted(file for file in path.glob(f"*{suffix}") if file.is_file())
         found = [file for file in found if file.name != "model_args.pth"]
@@ -141,6 +150,11 @@ def open_source(path: Path) -> TensorSource:
         f"{path} has no weight file ({', '.join(WEIGHT_SUFFIXES)}); "
         f"found {some_names(sorted(path.iterdir()))}"
     )
+
+
+def _refuse_dead_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise CheckpointError(f"{path} is a link that leads nowhere or in a circle; mend it or copy the file")
 
 
 def open_file(path: Path) -> TensorFile:

@@ -15,8 +15,10 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
+from newbie_image.bundle import reading
 from newbie_image.checkpoints.files import SAFETENSORS_INDEX, TensorSource, open_source, some_names
 from newbie_image.checkpoints.layouts import Piece, Plan, Shapes
+from newbie_image.devices import dtype_name
 from newbie_image.errors import CheckpointError, ConfigError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -32,6 +34,11 @@ def find_weights(folder: Path) -> TensorSource:
         it
             cannot be told which of several files is meant.
     """
+    with reading(folder):
+        return _find_weights(folder)
+
+
+def _find_weights(folder: Path) -> TensorSource:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the bundle is incomplete: copy it again")
     indexes = sorted(folder.glob(f"*{SAFETENSORS_INDEX}"))
@@ -123,11 +130,11 @@ def check_plan(plan: Plan, source: TensorSource, wanted: Shapes, tied: Mapping[s
     filled = {*plan.pieces, *plan.ones}
     missing = [name for name in wanted if name not in filled and tied.get(name) not in filled]
     unexpected = [*(name for name in plan.pieces if name not in wanted), *plan.unused]
-    parts = [
-        f"{len(names)} {what} ({_some(names)})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if names
-    ]
+    kinds = {key: source.dtypes[key] for piece in plan.pieces.values() for key in piece.names}
+    whole = [f"{key} {dtype_name(kind)}" for key, kind in kinds.items() if not kind.is_floating_point]
+    problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
+    problems["of no floating point dtype"] = whole
+    parts = [f"{len(names)} {what} ({_some(names)})" for what, names in problems.items() if names]
     if parts:
         raise CheckpointError(
             f"{claim} with this config.json: {'; '.join(parts)}; "

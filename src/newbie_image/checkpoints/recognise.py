@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from newbie_image.bundle import INDEX_FILE, WEIGHT_SUFFIXES, read_json
+from newbie_image.bundle import INDEX_FILE, WEIGHT_SUFFIXES, read_json, reading
 from newbie_image.checkpoints.files import INDEX_SUFFIXES, PICKLE_SUFFIXES, open_source
 from newbie_image.checkpoints.layouts import Plan, Shapes, read_transformer
 from newbie_image.checkpoints.text_layouts import read_gemma, read_jina
@@ -55,6 +55,11 @@ def recognise(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: nothing that is known; says what was looked for.
     """
+    with reading(path):
+        return _recognise(path)
+
+
+def _recognise(path: Path) -> Checkpoint:
     if path.is_file():
         return Checkpoint(path, *_single_file(path), {})
     if not path.is_dir():
