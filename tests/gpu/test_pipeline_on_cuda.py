@@ -12,6 +12,7 @@ from newbie_image.devices import choose_device
 from newbie_image.errors import OutOfMemoryError
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.request import GenerationRequest
+from tests.adapters import write_lora
 from tests.tiny import XML_PROMPT
 
 pytestmark = [
@@ -81,3 +82,20 @@ def test_bf16_is_chosen_where_it_is_native() -> None:
     native = torch.cuda.get_device_capability() >= (8, 0)
     assert choice.device.type == "cuda"
     assert choice.dtype == (torch.bfloat16 if native else torch.float16)
+
+
+@pytest.mark.parametrize("mode", ["none", "encoders", "model", "blocks"])
+def test_adapters_come_and_go_under_offloading(tiny_bundle: Path, tmp_path: Path, mode: str) -> None:
+    style = write_lora(tmp_path / "style.safetensors", norm="layers.0.attention_norm1")
+    pipe = NewbiePipeline.from_pretrained(tiny_bundle).to("cuda")
+    plain = latents(pipe)
+    pipe.load_lora_weights(style)
+    adapted = latents(pipe)
+    pipe.offload(mode, "cuda")
+    assert torch.equal(latents(pipe), adapted)
+    pipe.fuse_lora()
+    torch.testing.assert_close(latents(pipe), adapted, rtol=1e-2, atol=1e-2)
+    pipe.unload_lora_weights()
+    assert torch.equal(latents(pipe), plain)
+    pipe.load_lora_weights(style)
+    assert torch.equal(latents(pipe), adapted)

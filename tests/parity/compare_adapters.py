@@ -70,7 +70,12 @@ KINDS: dict[str, tuple[float, str, list[str], dict[str, Any]]] = {
 }
 
 
-def lycoris_network(model: nn.Module, kind: str) -> nn.Module:
+HALF = 0.5
+STACK = ("lokr", "kohya", "loha")
+STACKED_AT = 0.3
+
+
+def lycoris_network(model: nn.Module, kind: str, **more: Any) -> Any:
     """The network, on the model, with random weights where training would have put some."""
     from lycoris import LycorisNetwork
 
@@ -86,7 +91,8 @@ def lycoris_network(model: nn.Module, kind: str) -> nn.Module:
             "lora_prefix": prefix,
         }
     )
-    network = LycorisNetwork(model, multiplier=strength, conv_lora_dim=4, conv_alpha=1, **settings)
+    torch.manual_seed(6)  # LyCORIS starts its factors at random
+    network = LycorisNetwork(model, multiplier=strength, conv_lora_dim=4, conv_alpha=1, **settings, **more)
     network.apply_to()
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -112,6 +118,27 @@ def save(network: nn.Module, kind: str, folder: Path) -> Path:
     return target
 
 
+def _stacked(
+    upstream: type[nn.Module], folder: Path, given: dict[str, Any], velocities: dict[str, Any]
+) -> Any:
+    """Several at once, in LyCORIS' bypass mode, in which each adds its part to what is there before it.
+
+    (Its `merge_to` would not do: for LoKr and LoHa it multiplies by alpha / rank twice.)
+    """
+    theirs = build(upstream, GROUPED)
+    ours = NextDiT(**GROUPED)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    stack = AdapterStack(ours.eval())
+    for kind in STACK:
+        path = folder / kind if (folder / kind).is_dir() else folder / f"{kind}.safetensors"
+        stack.load(path, scale=STACKED_AT)
+        network = lycoris_network(theirs, kind, bypass_mode=True)
+        network.load_weights(str(path / "adapter_model.safetensors" if path.is_dir() else path))
+        network.set_multiplier(STACKED_AT)
+    velocities["stack"] = run(theirs, given)
+    return run(ours, given)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("upstream", type=Path)
@@ -130,16 +157,25 @@ def main() -> int:
             ours.load_state_dict(theirs.state_dict(), strict=True)
             network = lycoris_network(theirs, kind)
             velocities[kind] = run(theirs, given)
+            network.set_multiplier(HALF)
+            velocities[f"{kind}@{HALF}"] = run(theirs, given)
             stack = AdapterStack(ours.eval())
-            report = stack.load(save(network, kind, folder), scale=strength)
+            report = stack.load(save(network, kind, folder), scale=HALF, name=kind)
+            scaled = distance(run(ours, given), velocities[f"{kind}@{HALF}"])
+            stack.set_scales({kind: strength})
             beside = distance(run(ours, given), velocities[kind])
             stack.fuse()
             fused = distance(run(ours, given), velocities[kind])
             changed = distance(without, velocities[kind])
-            good &= max(beside, fused) < TOLERANCE < changed and not report.lines()
+            good &= max(beside, fused, scaled) < TOLERANCE < changed and not report.lines()
             print(
-                f"{kind:22s} beside {beside:.1e}   fused {fused:.1e}   changes {changed:.1e}", *report.lines()
+                f"{kind:22s} beside {beside:.1e}   at {HALF} {scaled:.1e}   fused {fused:.1e}   "
+                f"changes {changed:.1e}",
+                *report.lines(),
             )
+        stacked = distance(_stacked(upstream, folder, given, velocities), velocities["stack"])
+        good &= stacked < TOLERANCE
+        print(f"{' + '.join(STACK)} at {STACKED_AT}: {stacked:.1e}")
         if options.write_fixtures:
             save_file(velocities, folder / "velocities.safetensors")
     return 0 if good else 1

@@ -16,6 +16,8 @@ from newbie_image.models.next_dit import NextDiT
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TOLERANCE = 1e-5
+HALF = 0.5
+STACK, STACKED_AT = ("lokr", "kohya", "loha"), 0.3
 STRENGTH = {"lokr_whole_with_norms": 0.6, "locon": 0.6, "loha": 0.6}
 KINDS = [
     "lokr",
@@ -39,6 +41,11 @@ def model_and_inputs() -> tuple[NextDiT, dict[str, Tensor]]:
     return model.eval(), {k.removeprefix("given."): v for k, v in stored.items() if k.startswith("given.")}
 
 
+def velocities() -> dict[str, Tensor]:
+    """LyCORIS' own on upstream's model: by kind, `KIND@0.5`, and `stack` for several at once."""
+    return load_file(FIXTURES / "adapters" / "velocities.safetensors")
+
+
 def path_of(kind: str) -> Path:
     folder = FIXTURES / "adapters" / kind
     return folder if folder.is_dir() else folder.with_suffix(".safetensors")
@@ -51,15 +58,18 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_equals_lycoris(kind: str) -> None:
-    expected = load_file(FIXTURES / "adapters" / "velocities.safetensors")[kind]
+    theirs = velocities()
+    expected = theirs[kind]
     model, given = model_and_inputs()
     plain = model(**given)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert distance(plain, expected) > 0.1
 
     stack = AdapterStack(model)
-    report = stack.load(path_of(kind), scale=STRENGTH.get(kind, 1.0))
+    report = stack.load(path_of(kind), scale=HALF, name=kind)
     assert report.lines() == []
+    assert distance(model(**given), theirs[f"{kind}@{HALF}"]) < TOLERANCE
+    stack.set_scales({kind: STRENGTH.get(kind, 1.0)})
     assert distance(model(**given), expected) < TOLERANCE
     stack.fuse()
     assert distance(model(**given), expected) < TOLERANCE
@@ -69,6 +79,17 @@ def test_equals_lycoris(kind: str) -> None:
 
     merge_adapters(model, [(path_of(kind), STRENGTH.get(kind, 1.0))])
     assert distance(model(**given), expected) < TOLERANCE
+
+
+@torch.no_grad()
+def test_several_equal_several_of_lycoris() -> None:
+    model, given = model_and_inputs()
+    stack = AdapterStack(model)
+    for kind in STACK:
+        stack.load(path_of(kind), scale=STACKED_AT)
+    assert distance(model(**given), velocities()["stack"]) < TOLERANCE
+    stack.fuse()
+    assert distance(model(**given), velocities()["stack"]) < TOLERANCE
 
 
 @torch.no_grad()
