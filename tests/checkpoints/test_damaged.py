@@ -132,3 +132,8 @@ def test_a_folder_without_rights_is_one_line(sound: dict[str, Path]) -> None:
         with without_rights(), pytest.raises(CheckpointError, match="Permission denied"):
             recognise(Path(place) / "model")
         (Path(place) / "model").chmod(0o755)
+
+
+def test_the_page_names_every_case() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    assert [case for case in CASES if f"| {case} |" not in page] == []
