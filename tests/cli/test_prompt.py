@@ -50,6 +50,16 @@ def test_json_for_results_and_errors(bad: Path):
     assert (error["kind"], error["line"], error["column"]) == ("PromptError", 1, 1)
 
 
+def test_what_was_assumed_is_said_by_each_command_that_repairs(tmp_path: Path):
+    make_bundle(tmp_path / "tiny")
+    for command in ("check", "format", "flatten", "convert", "explain"):
+        more = ("--model", str(tmp_path / "tiny")) if command == "explain" else ()
+        answer = newbie(command, "-", "--tolerant", *more, text="<character_1><n>a</character_1>")
+        assert answer.exit_code == 0, answer.output
+        assert "</n> is assumed" in answer.output, command
+        assert newbie(command, "-", text="<character_1><n>a</character_1>").exit_code == 2
+
+
 def test_every_error_object_has_the_same_keys(tmp_path: Path):
     for arguments in (("check", str(tmp_path / "none")), ("new", "--characters", "0"), ("check", "-")):
         told = json.loads(newbie(*arguments, "--json", text="<n>").stdout)

@@ -289,6 +289,12 @@ def test_an_empty_general_block_is_filled(text: str):
     assert not [d for d in made.diagnostics if d.code.endswith("-end")]
 
 
+def test_a_new_block_is_not_weighed_by_a_weight_that_weighs_nothing():
+    for text in ("<scene><n>a</n><!-- weight:2 --></scene>", "<n>a</n> <!-- weight:2 --> <!-- weight:3 -->"):
+        made = parse(text).set("style", ["sketch"])
+        assert made.tag("general_tags.style[0]").weight == 1
+
+
 def test_a_field_goes_into_the_character_and_not_into_a_block_within_it():
     prompt = parse("<character_1><n>a</n><general_tags><style>x</style></general_tags></character_1>")
     made = prompt.character(1).set("clothing", ["hat"])

@@ -235,6 +235,7 @@ def convert(
     as_json: bool = False,
 ) -> int:
     """Write a prompt in another notation."""
+    from newbie_image.cli.prompt_report import say_assumptions
     from newbie_image.prompt import convert as conversion
     from newbie_image.prompt.parse import read_text
 
@@ -258,6 +259,8 @@ def convert(
         sys.stderr.write(f"not understood, kept as it is: {', '.join(done.unknown)}\n")
     for remark in done.remarks:
         sys.stderr.write(remark + "\n")
+    if tolerant and done.prompt.source == text:
+        say_assumptions(done.prompt, file)
     return 0
 
 
@@ -266,12 +269,16 @@ def explain(
 ) -> int:
     """What the model will be told: texts, tokens of each tag, what is cut off, weights, groups, places."""
     from newbie_image.cli.prompt_explain import explain_prompt, explanation_lines
+    from newbie_image.cli.prompt_report import say_assumptions
 
-    told = explain_prompt(_parse(file, tolerant), model, _form(form))
+    prompt = _parse(file, tolerant)
+    told = explain_prompt(prompt, model, _form(form))
     if as_json:
         say_json({"ok": True, **told})
-    else:
-        say("\n".join(explanation_lines(told)) + "\n")
+        return 0
+    say("\n".join(explanation_lines(told)) + "\n")
+    if tolerant:
+        say_assumptions(prompt, file)
     return 0
 
 

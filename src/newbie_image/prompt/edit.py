@@ -127,7 +127,9 @@ def _add_field(prompt: Prompt, group: Group, name: str, text: str) -> Prompt:
     root = next((e for e in prompt.tree if isinstance(e, Element) and e.key in grammar.ROOTS), None)
     if root is not None and root.inner_start == root.end:
         return _again(prompt, _filled(root, f"\n{field}\n"))
-    at = root.inner_end if root else len(prompt.source)
+    nodes = list(root.children if root else prompt.tree)
+    unused = _weights_of(nodes, len(nodes))
+    at = unused[0].start if unused else root.inner_end if root else len(prompt.source)
     before = "" if not prompt.source[:at] or prompt.source[:at].endswith("\n") else "\n"
     return _again(prompt, Edit(at, at, f"{before}{field}\n"))
 

@@ -21,6 +21,8 @@ from newbie_image.prompt.vocabulary import vocabulary
 from newbie_image.prompt.write import escape
 
 _SIZE = re.compile(r"^(\d{2,5})\s*[x×*]\s*(\d{2,5})$", re.IGNORECASE)
+_BRACKETED = re.compile(r"\A[({\[]|[}\]]\Z|::|\A[^(]*\)\Z")
+"""A tag with a bracket of another program's weight, which is no letter too many."""
 _UNSPLIT = frozenset({"n", "artists", "caption", "position", "resolution", "count"})
 
 
@@ -74,7 +76,7 @@ def misspelt_tags(prompt: Prompt) -> Iterator[Remark]:
         if name in _UNSPLIT:
             continue
         if tag.text not in seen:
-            seen[tag.text] = words.correction(tag.text)
+            seen[tag.text] = None if _BRACKETED.search(tag.text) else words.correction(tag.text)
         right = seen[tag.text]
         if right is not None:
             yield Remark(

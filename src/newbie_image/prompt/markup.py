@@ -193,7 +193,8 @@ class _Matcher:
                         f"read as </{mark.name}>",
                     )
                 )
-                self._close_above(inner.position + 1, index, f"<{mark.name}>")
+                if len(self.stack) > inner.position + 1:
+                    self._close_above(inner.position + 1, index, f"<{mark.name}>")
                 self._pop(inner, index)
                 return
             self._bound(index, mark.key)
@@ -235,7 +236,8 @@ class _Matcher:
             entry = waiting[-1]
             innermost_known = self.known[-1].position if self.known else -1
             if mark.known or entry.position > innermost_known:
-                self._close_above(entry.position + 1, index, f"</{mark.name}>")
+                if len(self.stack) > entry.position + 1:
+                    self._close_above(entry.position + 1, index, f"</{mark.name}>")
                 self._pop(entry, index)
             return
         if not mark.known:

@@ -157,9 +157,9 @@ class _Builder:
         self.matching = matching = markup.match(marks)
         problems += matching.problems
         if problems:
-            problems.sort(key=lambda p: (not p.code.startswith("unterminated"), p.start))
             if self.strict:
-                raise self.refuse(problems[0].message, problems[0].start)
+                first = min(problems, key=lambda p: (not p.code.startswith("unterminated"), p.start))
+                raise self.refuse(first.message, first.start)
             for p in problems:
                 self.say(p.code, "warning", f"{p.message} ({p.assumed})", p.start, p.end)
         xml = bool(matching.pairs or matching.assumed_ends) or any(
