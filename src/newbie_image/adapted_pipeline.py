@@ -75,9 +75,9 @@ class AdaptedPipeline(PlacedPipeline):
         scale = _checked_scale(adapter_name or "it", scale)
         place = Path(pretrained_model_name_or_path)
         file = adapter_file(place if weight_name is None else place / weight_name)
+        sha256, config = fingerprint(file)
         with self._adapters_at_rest() as stack:
             report = stack.load(read_adapter(file), scale=scale, name=adapter_name)
-        sha256, config = fingerprint(file)
         use = AdapterUse(report.name, shown_file(file), sha256, config_sha256=config)
         self._adapter_files = {**self._adapter_files, report.name: use}
         return report
