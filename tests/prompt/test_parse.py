@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import subprocess
 import sys
 import time
@@ -150,6 +151,19 @@ def test_hostile_text_is_answered_in_linear_time(text: str):
     with contextlib.suppress(PromptError):
         parse(text, strict=False)
     assert time.process_time() - begin < 3.0
+
+
+def test_reading_a_large_text_leaves_the_collection_of_garbage_as_it_was():
+    for text in ("a," * 20_000, "<n>" * 20_000):
+        with contextlib.suppress(PromptError):
+            parse(text)
+        assert gc.isenabled()
+    gc.disable()
+    try:
+        parse("a," * 20_000)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_excerpt_points_at_the_place_also_behind_wide_letters():

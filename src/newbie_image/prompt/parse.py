@@ -8,6 +8,7 @@ lost.
 
 from __future__ import annotations
 
+import gc
 import re
 
 from newbie_image.errors import PromptError
@@ -18,6 +19,9 @@ from newbie_image.prompt.gather import gather
 
 _GUESSES = 200
 """Diagnostics after which misspelt element names are no longer guessed, so that the reading stays linear."""
+_LARGE = 32 * 1024
+"""Characters from which garbage waits until the text is read: the reading makes many objects and drops none,
+so that each of Python's collections in between would look through all of them in vain."""
 _UNREADABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -37,7 +41,14 @@ def parse(text: str | bytes, *, strict: bool = True) -> Prompt:
             definitions, texts over 256 KiB and elements nested deeper than 32 are refused in both modes.
     """
     builder = _Builder(strict)
-    return builder.build(builder.readable(text))
+    readable = builder.readable(text)
+    if len(readable) < _LARGE or not gc.isenabled():
+        return builder.build(readable)
+    gc.disable()
+    try:
+        return builder.build(readable)
+    finally:
+        gc.enable()
 
 
 def read_text(data: bytes, *, strict: bool = True) -> str:
