@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -137,7 +137,7 @@ def find_stage(name: str) -> DecodeStage:
         ) from None
     if not callable(stage):
         raise RequestError(f"the decode stage {name!r} ({entry.value}) is no function; mend its package")
-    return stage
+    return cast("DecodeStage", stage)
 
 
 def stage_name(stage: DecodeStage) -> str | None:
@@ -150,7 +150,7 @@ def stage_name(stage: DecodeStage) -> str | None:
     for name, entry in _registered().items():
         if entry.value == f"{getattr(stage, '__module__', '')}:{getattr(stage, '__qualname__', '')}":
             return name
-    named = stage if hasattr(stage, "__qualname__") else type(stage)
+    named: Any = stage if hasattr(stage, "__qualname__") else type(stage)
     return f"{named.__module__}:{named.__qualname__}"
 
 
