@@ -17,7 +17,6 @@ import torch
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
-from newbie_image.adapted_pipeline import AdaptedPipeline
 from newbie_image.bundle import (
     BundleSettings,
     content_hash,
@@ -28,12 +27,13 @@ from newbie_image.checkpoints.opening import open_model
 from newbie_image.conditioning import conditioned_velocity, guidance_of
 from newbie_image.decode_stages import DecodeStage, find_stage, run_stage, stage_name
 from newbie_image.decoding import decode_latents, to_images
-from newbie_image.devices import bring_to_device, cast_module, compute_device, dtype_name
-from newbie_image.errors import DeviceError, OutOfMemoryError, RequestError
+from newbie_image.devices import bring_to_device, compute_device, dtype_name
+from newbie_image.errors import OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
 from newbie_image.prompt import parse
+from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import (
     MAX_SEED,
     Event,
@@ -68,7 +68,7 @@ class NewbiePipelineOutput(BaseOutput):
     images: Any
 
 
-class NewbiePipeline(AdaptedPipeline):
+class NewbiePipeline(QuantisedPipeline):
     """A model's components together.
 
     Args:
@@ -125,6 +125,8 @@ class NewbiePipeline(AdaptedPipeline):
         vae: Any = None,
         parts: Mapping[str, str | Path] | None = None,
         attention: str = "auto",
+        quantisation: str = "none",
+        encoder_quantisation: str = "none",
     ) -> NewbiePipeline:
         """Load a model, strictly, onto the CPU. Nothing is downloaded and no code beside the weights is run.
 
@@ -137,9 +139,12 @@ class NewbiePipeline(AdaptedPipeline):
                 folder or name, or the object itself.
             parts: ``transformer``, ``text_encoder``, ``clip_model`` or ``vae`` → file or folder elsewhere.
             attention: ``auto``, ``sdpa``, ``flash`` or ``math``.
+            quantisation: of the transformer's blocks: ``none``, ``fp8``, ``int8`` or ``int4``.
+            encoder_quantisation: the same for the layers of both text encoders.
 
         Raises:
             CheckpointError, ConfigError: one line that names what is wrong.
+            RequestError, DeviceError, MissingDependencyError: a quantisation that cannot be.
         """
         opened = open_model(pretrained_model_name_or_path, torch_dtype, vae=vae, parts=parts)
         pipeline = cls(**opened.components)
@@ -147,6 +152,7 @@ class NewbiePipeline(AdaptedPipeline):
         pipeline.vae_name, pipeline.vae_hash = opened.vae_name, opened.vae_hash
         pipeline.bundle_folder, pipeline.part_hashes = opened.path, opened.part_hashes
         pipeline.attention = attention
+        pipeline.quantise(quantisation, encoder_quantisation)
         return pipeline
 
     def save_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -159,39 +165,14 @@ class NewbiePipeline(AdaptedPipeline):
             max_shard_size: largest weight file, as ``"15MB"`` or bytes.
 
         Raises:
-            RequestError: adapters run beside the weights; fused ones are written, and named in the bundle's
-                name.
+            RequestError: quantised weights, or adapters that run beside the weights; fused ones are written,
+                and named in the bundle's name.
         """
         self.check_savable()
         super().save_pretrained(str(save_directory), max_shard_size=max_shard_size)
         name = "+".join([self.settings.name, *self.get_active_adapters()])
         settings = self.settings.model_copy(update={"vae": self.vae_settings, "name": name})
         write_settings(Path(save_directory), settings)
-
-    def to(self, *args: Any, **kwargs: Any) -> NewbiePipeline:
-        """Move and cast, as diffusers' pipelines do: ``to("cuda")``, ``to(torch.bfloat16)``, ``to(device,
-        dtype)``.
-
-        Raises:
-            DeviceError: a device that this machine does not have.
-        """
-        kwargs.setdefault("silence_dtype_warnings", True)
-        dtype = kwargs.pop("dtype", None)
-        rest = [argument for argument in args if not isinstance(argument, torch.dtype)]
-        dtype = dtype or next((argument for argument in args if isinstance(argument, torch.dtype)), None)
-        if dtype is not None:
-            for component in self.components.values():
-                cast_module(component, dtype)
-            self.refresh_adapters()
-        try:
-            super().to(*rest, **kwargs)
-        except (AssertionError, RuntimeError) as error:
-            if "CUDA" in str(error) and not torch.cuda.is_available():
-                raise DeviceError(
-                    f"cannot move to {rest or kwargs.get('device')}: torch sees no CUDA device"
-                ) from None
-            raise
-        return self
 
     @property
     def attention(self) -> str:
@@ -480,6 +461,7 @@ class NewbiePipeline(AdaptedPipeline):
             "device": str(self._device()),
             "dtype": dtype_name(self.transformer.dtype),
             "attention": self._attention,
+            **self.quantised_with,
             "adapters": self.adapters_at_work,
         }
         return tuple(

@@ -49,6 +49,9 @@ _ENVIRONMENT: Final = (
     "transformer",
     "text_encoder",
     "clip_model",
+    "quantise",
+    "quantise_encoders",
+    "torchao",
 )
 _VERSION_NOTE: Final = re.compile(r"<!--\s*version\s*:\s*(.*?)\s*-->", re.DOTALL)
 _A1111_SAMPLERS: Final = {
@@ -132,9 +135,7 @@ def record_picture(picture: GeneratedImage, request: GenerationRequest) -> Pictu
 
         environment["threads"] = str(torch.get_num_threads())
     environment |= {
-        name: str(picture.settings[name])
-        for name in _ENVIRONMENT
-        if picture.settings.get(name) is not None
+        name: str(picture.settings[name]) for name in _ENVIRONMENT if picture.settings.get(name) is not None
     }
     return PictureRecord(
         request=alone,

@@ -22,6 +22,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
 from newbie_image.checkpoints.adapter_files import AdapterFile, read_adapter
@@ -157,12 +158,14 @@ class AdapterStack:
     def _check_plain_weights(self) -> None:
         for loaded in self._adapters.values():
             for update in loaded.updates.linear:
-                weight = self._transformer.get_submodule(update.target.module).weight
-                if isinstance(weight, Tensor) and weight.is_floating_point() and weight.element_size() > 1:
+                weight = cast(Tensor, self._transformer.get_submodule(update.target.module).weight)
+                # A quantised weight wraps the tensors that hold it, and says the dtype that it stands for.
+                plain = weight.is_floating_point() and weight.element_size() > 1
+                if plain and not is_traceable_wrapper_subclass(weight):
                     continue
                 raise CheckpointError(
                     f"the weight of {update.target.module} is quantised and nothing can be fused into it; "
-                    "leave the adapter beside it, or fuse before quantising"
+                    "leave the adapter beside it, or write it into the model (`newbie weights merge`)"
                 )
 
     def _free_name(self, path: Path) -> str:

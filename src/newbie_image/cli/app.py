@@ -7,6 +7,7 @@ nor waits for anything.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -52,6 +53,7 @@ class NewbieGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
+            _hush()
             command = _load(name)
         return name, command, rest
 
@@ -68,6 +70,15 @@ class NewbieGroup(TyperGroup):
                 raise
             say_usage_error(message, getattr(getattr(error, "ctx", None), "command_path", "newbie"))
         raise typer.Exit(2)
+
+
+def _hush() -> None:
+    """Leave out what torchao, where it is installed, says of kernels for other machines than this.
+
+    diffusers imports it whether it is asked for or not.
+    """
+    for name in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _load(name: str) -> Any:

@@ -21,6 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from newbie_image.errors import DeviceError
 from newbie_image.memory.plan import SLOTS, TILE
+from newbie_image.memory.tensors import copy_into, pinned, room_like
 from newbie_image.models.gemma_text import GemmaTextModel
 from newbie_image.models.jina_text import JinaTextModel
 from newbie_image.models.layers import FeedForward, JointAttention
@@ -134,8 +135,7 @@ class BlockStream:
         if not self._slots and self.blocks:
             like = self._host[0]
             self._slots = [
-                _Slot([torch.empty_like(tensor, device=self.device) for tensor in like])
-                for _ in range(self._count)
+                _Slot([room_like(tensor, self.device) for tensor in like]) for _ in range(self._count)
             ]
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ class BlockStream:
         slot.block = index
         if self._copies is None:
             for tensor, source in zip(slot.tensors, self._host[index], strict=True):
-                tensor.copy_(source)
+                copy_into(tensor, source)
             return slot
         with torch.cuda.stream(self._copies):
             if slot.used is not None:
@@ -201,7 +201,7 @@ class BlockStream:
                 # Fresh room may still be read by what had it before.
                 self._copies.wait_stream(torch.cuda.current_stream(self.device))
             for tensor, source in zip(slot.tensors, self._host[index], strict=True):
-                tensor.copy_(source, non_blocking=True)
+                copy_into(tensor, source, non_blocking=True)
             slot.filled = self._copies.record_event()
         return slot
 
@@ -253,8 +253,7 @@ class Residence:
     def enter(self) -> None:
         """Come to the device."""
         for place, tensor in self._host:
-            copied = torch.empty_like(tensor, device=self.device)
-            place.put(copied.copy_(tensor, non_blocking=True))
+            place.put(copy_into(room_like(tensor, self.device), tensor, non_blocking=True))
         for stream in self.streams:
             stream.open()
 
@@ -372,14 +371,6 @@ def set_tile(vae: Any, pixels: int = TILE) -> None:
     if hasattr(vae, "tile_sample_min_size"):
         vae.tile_sample_min_size = pixels
         vae.tile_latent_min_size = pixels // 8
-
-
-def pinned(tensor: Tensor) -> Tensor:
-    """The tensor in pinned memory, or as it is where the system does not give any."""
-    try:
-        return tensor.detach().pin_memory()
-    except RuntimeError:
-        return tensor
 
 
 def streamed_blocks(count: int, resident: int) -> list[int]:

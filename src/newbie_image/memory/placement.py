@@ -101,6 +101,7 @@ class PlacedPipeline(DiffusionPipeline):
         """Numbers of weights of the components, for plans."""
         names = ("transformer", "text_encoder", "clip_model", "vae")
         configs = [_as_dict(self.components[name].config) for name in names]
+        configs[-1].setdefault("_class_name", type(self.components["vae"]).__name__)
         vae = sum(parameter.numel() for parameter in self.components["vae"].parameters())
         return sizes_from_configs("this model", *configs, files=4 * vae)
 

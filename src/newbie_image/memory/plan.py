@@ -10,8 +10,9 @@ A picture has three stages. In `text` the encoders read the prompt, in `steps` t
   token tables stay on the host, AdaLN weights come once for the whole schedule, and as many of the
   transformer's blocks as do not fit come for their turn in each step (`newbie_image.memory.offload`).
 
-The predictions count tensors. What a CUDA context, kernels' workspaces and the allocator add is not
-predicted but reserved, see `RESERVE` and `MARGIN`.
+The predictions count tensors; where weights are quantised, the largest as it is multiplied besides, on top of
+the highest activations, which is a little too much. What a CUDA context, kernels' workspaces and the
+allocator add is not predicted but reserved, see `RESERVE` and `MARGIN`.
 """
 
 from __future__ import annotations
@@ -127,9 +128,9 @@ def predict(sizes: ModelSizes, work: Workload, plan: Plan) -> Plan:
     rows = work.batch * (2 if work.guided else 1)
     texts = 2 if work.guided else 1
     whole = {
-        "gemma": sizes.gemma.weights * item,
-        "jina": sizes.jina.weights * item,
-        "transformer": dit.weights * item + dit.rotary,
+        "gemma": sizes.gemma.weight_bytes(item),
+        "jina": sizes.jina.weight_bytes(item),
+        "transformer": dit.weight_bytes(item) + dit.rotary,
         "vae": sizes.vae.weights * item,
     }
     gemma, jina = _gemma_states(sizes.gemma, work, texts), _jina_states(sizes.jina, work, texts)
@@ -223,7 +224,7 @@ def _candidates(sizes: ModelSizes, work: Workload, tiled: bool) -> Iterator[Plan
 
 
 def _streamed_encoder(sizes: EncoderSizes, item: int, layers: int) -> int:
-    return (sizes.rest + min(SLOTS, layers) * sizes.layer) * item
+    return sizes.rest * item + min(SLOTS, layers) * sizes.layer_bytes(item)
 
 
 def _streamed_transformer(sizes: TransformerSizes, item: int, resident: int) -> int:
@@ -231,20 +232,21 @@ def _streamed_transformer(sizes: TransformerSizes, item: int, resident: int) -> 
     streamed = sizes.modulated - resident + sizes.refiners
     blocks = resident + min(SLOTS, streamed)
     modulation = min(SLOTS, sizes.modulated) * sizes.modulation
-    return (sizes.rest + blocks * sizes.block + modulation) * item + sizes.rotary
+    return (sizes.rest + modulation) * item + blocks * sizes.block_bytes(item) + sizes.rotary
 
 
 def _gemma_states(sizes: EncoderSizes, work: Workload, texts: int) -> int:
     # At gelu(gate)·up: residual stream, normed input, and the three of the inner width. Masks are bool.
     count = texts * work.tokens
-    return count * (3 * sizes.width + 3 * sizes.inner) * work.item + 2 * count * work.tokens
+    states = count * (3 * sizes.width + 3 * sizes.inner) * work.item + 2 * count * work.tokens
+    return states + sizes.scratch(work.item)
 
 
 def _jina_states(sizes: EncoderSizes, work: Workload, texts: int) -> int:
     # While keys are turned in float32, or at the activation of the feed-forward.
     turned = sizes.width * (5 * work.item + 18)
     fed = (3 * sizes.width + 2 * sizes.inner) * work.item
-    return texts * work.tokens * max(turned, fed)
+    return texts * work.tokens * max(turned, fed) + sizes.scratch(work.item)
 
 
 def _sequence(sizes: TransformerSizes, work: Workload) -> int:
@@ -281,7 +283,7 @@ def _step_states(sizes: TransformerSizes, work: Workload, plan: Plan) -> int:
         )
     # The captions' refiners run before, for both halves at once.
     texts = work.batch * (2 if work.guided else 1) * work.tokens
-    return max(rows * step, texts * (3 * sizes.dim + 3 * sizes.inner) * item)
+    return max(rows * step, texts * (3 * sizes.dim + 3 * sizes.inner) * item) + sizes.scratch(item)
 
 
 def _decode_states(sizes: AutoencoderSizes, work: Workload, plan: Plan) -> int:

@@ -1,15 +1,47 @@
-"""How many weights a model's parts have, from their configs alone. Pure arithmetic, no torch."""
+"""How many weights a model's parts have, from their configs alone. Pure arithmetic, no torch.
+
+Weights are counted in numbers and become bytes with a number format. The matrices of transformer blocks and
+of the text encoders' layers can be quantised, and then have bytes of their own, scales included.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from newbie_image.bundle import find_bundle, read_json
 from newbie_image.errors import ConfigError
+
+QUANTISATIONS = ("none", "fp8", "int8", "int4")
+GROUP = 32
+"""Weights of a row that share a scale and a lowest value in int4."""
+
+
+def matrix_bytes(kind: str, weights: int, rows: int, item: int) -> int:
+    """Bytes of matrices.
+
+    Args:
+        kind: one of QUANTISATIONS.
+        weights, rows: in all of them together.
+        item: bytes of a weight that is not quantised.
+    """
+    if kind == "none":
+        return weights * item
+    if kind == "int4":
+        return weights // 2 + weights // GROUP * 4
+    # A float32 scale a row; int8 also keeps a zero point of one byte.
+    return weights + rows * (5 if kind == "int8" else 4)
+
+
+def scratch_bytes(kind: str, weights: int, item: int) -> int:
+    """Bytes of what a matrix is multiplied from: all formats are brought back to the activations' first."""
+    if kind == "none":
+        return 0
+    # fp8 goes through two float32 copies, int4 through its numbers a byte each.
+    return weights * {"int8": item, "int4": 1 + item, "fp8": 8 + item}[kind]
 
 
 @dataclass(frozen=True)
@@ -26,6 +58,8 @@ class TransformerSizes:
         rest: all other weights (embedders, final layer, norms, biases).
         patch, channels, token_width: of the latents and of the text tokens.
         rotary: bytes of the rotary tables.
+        block_rows: rows of all of a block's matrices.
+        quantised: format of the blocks' matrices, one of QUANTISATIONS.
     """
 
     dim: int
@@ -42,6 +76,8 @@ class TransformerSizes:
     channels: int
     token_width: int
     rotary: int
+    block_rows: int
+    quantised: str = "none"
 
     @property
     def modulated(self) -> int:
@@ -52,6 +88,19 @@ class TransformerSizes:
     def weights(self) -> int:
         """All weights."""
         return self.block * (self.joint + 2 * self.refiners) + self.modulation * self.modulated + self.rest
+
+    def block_bytes(self, item: int) -> int:
+        """Bytes of a block's matrices, AdaLN left out; ``item`` is that of a weight that is not quantised."""
+        return matrix_bytes(self.quantised, self.block, self.block_rows, item)
+
+    def weight_bytes(self, item: int) -> int:
+        """Bytes of all weights."""
+        blocks = self.block_bytes(item) * (self.joint + 2 * self.refiners)
+        return blocks + (self.modulation * self.modulated + self.rest) * item
+
+    def scratch(self, item: int) -> int:
+        """Bytes that the largest quantised matrix takes while it is multiplied."""
+        return scratch_bytes(self.quantised, self.dim * self.inner, item)
 
 
 @dataclass(frozen=True)
@@ -64,6 +113,8 @@ class EncoderSizes:
         layer: weights of one layer's matrices.
         embedding: weights of the token table.
         rest: norms and biases.
+        layer_rows: rows of all of a layer's matrices.
+        quantised: format of the layers' matrices, one of QUANTISATIONS.
     """
 
     width: int
@@ -72,11 +123,25 @@ class EncoderSizes:
     layer: int
     embedding: int
     rest: int
+    layer_rows: int
+    quantised: str = "none"
 
     @property
     def weights(self) -> int:
         """All weights."""
         return self.embedding + self.layers * self.layer + self.rest
+
+    def layer_bytes(self, item: int) -> int:
+        """Bytes of a layer's matrices; ``item`` is that of a weight that is not quantised."""
+        return matrix_bytes(self.quantised, self.layer, self.layer_rows, item)
+
+    def weight_bytes(self, item: int) -> int:
+        """Bytes of all weights."""
+        return (self.embedding + self.rest) * item + self.layers * self.layer_bytes(item)
+
+    def scratch(self, item: int) -> int:
+        """Bytes that the largest quantised matrix takes while it is multiplied."""
+        return scratch_bytes(self.quantised, self.width * self.inner, item)
 
 
 @dataclass(frozen=True)
@@ -96,6 +161,15 @@ class ModelSizes:
     gemma: EncoderSizes
     jina: EncoderSizes
     vae: AutoencoderSizes
+
+    def quantised(self, transformer: str = "none", encoders: str = "none") -> ModelSizes:
+        """The same model with its matrices in other formats, each one of QUANTISATIONS."""
+        return replace(
+            self,
+            transformer=replace(self.transformer, quantised=transformer),
+            gemma=replace(self.gemma, quantised=encoders),
+            jina=replace(self.jina, quantised=encoders),
+        )
 
 
 PUBLISHED_TRANSFORMER: dict[str, Any] = {
@@ -222,6 +296,7 @@ def _transformer(config: Mapping[str, Any]) -> TransformerSizes:
         channels=int(known["in_channels"]),
         token_width=cap,
         rotary=sum(a * n for a, n in zip(known["axes_dims"], known["axes_lens"], strict=True)) * 4,
+        block_rows=dim + 2 * keys + dim + 2 * inner + dim,
     )
 
 
@@ -236,6 +311,7 @@ def _gemma(config: Mapping[str, Any]) -> EncoderSizes:
         layer=2 * width * queries + 2 * width * keys + 3 * width * inner,
         embedding=config["vocab_size"] * width,
         rest=layers * (4 * width + 2 * head) + width,
+        layer_rows=queries + 2 * keys + width + 2 * inner + width,
     )
 
 
@@ -248,6 +324,7 @@ def _jina(config: Mapping[str, Any]) -> EncoderSizes:
         layer=4 * width * width + 2 * width * inner,
         embedding=config["vocab_size"] * width,
         rest=(config.get("type_vocab_size", 1) + 2) * width + layers * (9 * width + inner),
+        layer_rows=5 * width + inner,
     )
 
 
