@@ -79,6 +79,8 @@ def create(
     transformer: options.TransformerOption = None,
     text_encoder: options.TextEncoderOption = None,
     clip_model: options.ClipModelOption = None,
+    quantise: options.QuantiseOption = "none",
+    quantise_encoders: options.QuantiseEncodersOption = "none",
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw one prompt after another; the model stays loaded. Each option is also a :command in the loop."""
@@ -97,6 +99,8 @@ def create(
             transformer,
             text_encoder,
             clip_model,
+            quantise,
+            quantise_encoders,
         ),
         request=GenerationRequest(
             "",

@@ -56,6 +56,8 @@ def generate(
     transformer: options.TransformerOption = None,
     text_encoder: options.TextEncoderOption = None,
     clip_model: options.ClipModelOption = None,
+    quantise: options.QuantiseOption = "none",
+    quantise_encoders: options.QuantiseEncodersOption = "none",
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw pictures of a prompt and write them as PNG, each with what made it."""
@@ -93,6 +95,8 @@ def generate(
         transformer,
         text_encoder,
         clip_model,
+        quantise,
+        quantise_encoders,
     )
     loras = adapters.read_loras(lora)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))

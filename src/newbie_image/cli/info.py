@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from newbie_image import __version__
 from newbie_image.cli import options
+
+if TYPE_CHECKING:
+    from newbie_image.devices import DeviceChoice
 
 info_app = typer.Typer(add_completion=False)
 
@@ -29,9 +32,17 @@ def info(
     text_encoder: options.TextEncoderOption = None,
     clip_model: options.ClipModelOption = None,
     vae: options.VaeOption = None,
+    quantise: options.QuantiseOption = "none",
+    quantise_encoders: options.QuantiseEncodersOption = "none",
 ) -> None:
     """Say what device, dtype, attention backend, versions, bundles and VAEs there are, or a model's parts."""
-    choice = options.ModelChoice(device=device, dtype=dtype, attention=attention)
+    choice = options.ModelChoice(
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        quantise=quantise,
+        quantise_encoders=quantise_encoders,
+    )
     facts = _brief() if brief else _brief() | _machine(choice)
     facts["bundles"] = _bundles(with_hash=not brief)
     facts["vaes"] = _vaes()
@@ -61,7 +72,7 @@ def _optional_versions() -> dict[str, str]:
     from importlib import metadata
 
     found = {}
-    for name in ("flash-attn", "triton", "peft", "resvg-py"):
+    for name in ("flash-attn", "triton", "peft", "resvg-py", "torchao", "gguf"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -73,11 +84,14 @@ def _machine(choice: options.ModelChoice) -> dict[str, Any]:
     import torch
 
     from newbie_image.devices import choose_device, dtype_name
+    from newbie_image.memory.quantisation import check_quantisation
     from newbie_image.models.attention import check_backend, flash_available
     from newbie_image.provenance import device_name, processor_name
 
     chosen = choose_device(choice.device, choice.dtype)
     backend = check_backend(choice.attention, chosen.device)
+    for kind in (choice.quantise, choice.quantise_encoders):
+        check_quantisation(kind, chosen.dtype, chosen.device)
     flash = "flash-attn where a batch is padded, else sdpa" if flash_available() else "sdpa"
     facts: dict[str, Any] = {
         "device": str(chosen.device),
@@ -85,12 +99,30 @@ def _machine(choice: options.ModelChoice) -> dict[str, Any]:
         "dtype": dtype_name(chosen.dtype),
         "reason": chosen.reason,
         "attention": f"auto: {flash}" if backend == "auto" else backend,
+        "quantise": f"{choice.quantise}, encoders {choice.quantise_encoders}: {_formats(chosen)}",
         "processor": f"{processor_name()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()}",
     }
     if chosen.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(chosen.device)
         facts["device_memory"] = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
     return facts
+
+
+def _formats(chosen: DeviceChoice) -> str:
+    """The formats that quantised weights may have here, or what is missing for them."""
+    from newbie_image.errors import DeviceError, MissingDependencyError
+    from newbie_image.memory.quantisation import INSTALL, check_quantisation
+
+    usable = []
+    for kind in options.QUANTISATIONS[1:]:
+        try:
+            check_quantisation(kind, chosen.dtype, chosen.device)
+        except MissingDependencyError:
+            return f"others need torchao ({INSTALL})"
+        except DeviceError:
+            continue
+        usable.append(kind)
+    return f"{', '.join(usable)} work here"
 
 
 def _bundles(*, with_hash: bool) -> list[dict[str, str]]:

@@ -44,7 +44,9 @@ def load_model(choice: ModelChoice, loras: Sequence[LoraChoice] = ()) -> LoadedM
     Raises:
         CheckpointError, ConfigError: the bundle or an adapter is missing, damaged or of another model.
         RequestError: a memory size that is not understood.
-        DeviceError: this machine does not have the device, dtype or attention backend.
+        DeviceError: this machine does not have the device, dtype or attention backend, or a quantisation does
+            not work with them.
+        MissingDependencyError: quantised weights without torchao.
     """
     from newbie_image.bundle import find_bundle
 
@@ -60,13 +62,22 @@ def load_model(choice: ModelChoice, loras: Sequence[LoraChoice] = ()) -> LoadedM
     memory = None if choice.vram is None else read_memory(choice.vram)
 
     from newbie_image.devices import choose_device
+    from newbie_image.memory.quantisation import check_quantisation
     from newbie_image.models.attention import check_backend
     from newbie_image.pipeline import NewbiePipeline
 
     chosen = choose_device(choice.device, choice.dtype)
     check_backend(choice.attention, chosen.device)
+    for kind in (choice.quantise, choice.quantise_encoders):
+        check_quantisation(kind, chosen.dtype, chosen.device)
     pipeline = NewbiePipeline.from_pretrained(
-        folder, torch_dtype=chosen.dtype, vae=choice.vae, parts=choice.parts, attention=choice.attention
+        folder,
+        torch_dtype=chosen.dtype,
+        vae=choice.vae,
+        parts=choice.parts,
+        attention=choice.attention,
+        quantisation=choice.quantise,
+        encoder_quantisation=choice.quantise_encoders,
     )
     pipeline.offload(choice.offload, chosen.device, memory=memory)
     named, warnings = put_on(pipeline, loras)

@@ -22,6 +22,7 @@ Offload = Literal["none", "encoders", "model", "blocks", "auto"]
 OFFLOADS: Final[tuple[Offload, ...]] = ("none", "encoders", "model", "blocks", "auto")
 ATTENTIONS: Final = ("auto", "sdpa", "flash", "math")
 DTYPES: Final = ("auto", "bf16", "fp16", "fp32")
+QUANTISATIONS: Final = ("none", "fp8", "int8", "int4")
 MAX_PROMPT_BYTES: Final = 2**20
 _MODEL_PANEL: Final = "Model and machine"
 _PICTURE_PANEL: Final = "Picture"
@@ -92,6 +93,24 @@ VramOption = Annotated[
         "--vram",
         metavar="SIZE",
         help="Memory that --offload auto and blocks plan for, as 8GB; without it what the card has free.",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+QuantiseOption = Annotated[
+    str,
+    typer.Option(
+        "--quantise",
+        metavar="|".join(QUANTISATIONS),
+        help="Keep the transformer's matrices in fewer bits (torchao): less memory, less exact.",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+QuantiseEncodersOption = Annotated[
+    str,
+    typer.Option(
+        "--quantise-encoders",
+        metavar="|".join(QUANTISATIONS),
+        help="The same for both text encoders.",
         rich_help_panel=_MODEL_PANEL,
     ),
 ]
@@ -251,6 +270,8 @@ class ModelChoice:
     transformer: str | None = None
     text_encoder: str | None = None
     clip_model: str | None = None
+    quantise: str = "none"
+    quantise_encoders: str = "none"
 
     @property
     def parts(self) -> dict[str, str]:
@@ -262,6 +283,8 @@ class ModelChoice:
         _check_choice("dtype", self.dtype, DTYPES)
         _check_choice("attention backend", self.attention, ATTENTIONS)
         _check_choice("offload", self.offload, OFFLOADS)
+        for kind in (self.quantise, self.quantise_encoders):
+            _check_choice("quantisation", kind, QUANTISATIONS)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

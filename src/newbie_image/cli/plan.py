@@ -40,6 +40,8 @@ def plan(
     text_encoder: options.TextEncoderOption = None,
     clip_model: options.ClipModelOption = None,
     vae: options.VaeOption = None,
+    quantise: options.QuantiseOption = "none",
+    quantise_encoders: options.QuantiseEncodersOption = "none",
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens of the caption.")] = 512,
     guided: Annotated[bool, typer.Option(help="With a negative prompt's half.")] = True,
     table: Annotated[bool, typer.Option("--table", help="Common cards and sizes, as Markdown.")] = False,
@@ -62,7 +64,11 @@ def plan(
     parts = {name: path for name, path in given.items() if path is not None}
     if track and parts:
         raise RequestError("--track counts the published classes; leave it or the parts from elsewhere out")
+    choice = options.ModelChoice(quantise=quantise, quantise_encoders=quantise_encoders)
+    if track and {choice.quantise, choice.quantise_encoders} != {"none"}:
+        raise RequestError("--track counts weights as they are; leave it or the quantisation out")
     sizes, evaluations = _sizes(model, parts), _evaluations(model, steps, sampler)
+    sizes = sizes.quantised(choice.quantise, choice.quantise_encoders)
     width, height = options.read_resolution(resolution) if resolution else (1024, 1024)
     work = Workload(width, height, batch, guided, tokens, evaluations, ITEMS[dtype])
     if table:
@@ -85,12 +91,14 @@ def _say(sizes: ModelSizes, work: Workload, memory: int, tracked_in: str | None,
             "memory": memory,
             "fits": chosen is not None,
             "work": asdict(work),
+            "quantise": sizes.transformer.quantised,
+            "quantise_encoders": sizes.gemma.quantised,
             "plan": asdict(shown) | {"peak": shown.peak, "needed": shown.needed},
             "tracked": None if counted is None else asdict(counted),
         }
         print(json.dumps(facts, indent=2))
         return
-    what = f"{sizes.name}, {work.width}x{work.height}, batch {work.batch}, {work.item * 8}-bit weights"
+    what = f"{sizes.name}, {work.width}x{work.height}, batch {work.batch}, {_formats(sizes, work)}"
     print(f"{what}, {_gigabytes(memory)} of device memory")
     print(("plan: " if chosen else "no plan fits; the smallest is: ") + shown.describe())
     print("stage    weights  activations  predicted" + ("  tracked" if counted else ""))
@@ -102,7 +110,15 @@ def _say(sizes: ModelSizes, work: Workload, memory: int, tracked_in: str | None,
         f"with reserve and margin {_gigabytes(shown.needed)}; predicted by arithmetic, not measured on a card"
     )
     if chosen is not None:
-        print(f"to run it so: newbie generate --offload auto --vram {memory / 1e9:g}GB")
+        quantised = {"--quantise": sizes.transformer.quantised, "--quantise-encoders": sizes.gemma.quantised}
+        words = [f"{option} {kind}" for option, kind in quantised.items() if kind != "none"]
+        print(" ".join([f"to run it so: newbie generate --offload auto --vram {memory / 1e9:g}GB", *words]))
+
+
+def _formats(sizes: ModelSizes, work: Workload) -> str:
+    formats = {"the transformer's blocks": sizes.transformer.quantised, "the encoders": sizes.gemma.quantised}
+    said = [f"{kind} in {where}" for where, kind in formats.items() if kind != "none"]
+    return ", ".join([f"{work.item * 8}-bit weights", *said])
 
 
 def _table(sizes: ModelSizes, work: Workload, tracked_in: str | None) -> list[str]:

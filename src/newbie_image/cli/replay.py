@@ -57,6 +57,12 @@ def replay(
     transformer: options.TransformerOption = None,
     text_encoder: options.TextEncoderOption = None,
     clip_model: options.ClipModelOption = None,
+    quantise: Annotated[
+        str | None, typer.Option("--quantise", help="Instead of the recorded format of the weights.")
+    ] = None,
+    quantise_encoders: Annotated[
+        str | None, typer.Option("--quantise-encoders", help="Instead of the text encoders' recorded format.")
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option("--lora", metavar="FILE", help="Where a recorded adapter lies now; may be repeated."),
@@ -86,6 +92,8 @@ def replay(
             offload=options.read_offload(offload),
             vae=vae,
             vram=vram,
+            quantise=quantise or record.environment.get("quantise", "none"),
+            quantise_encoders=quantise_encoders or record.environment.get("quantise_encoders", "none"),
             **parts,
         ),
         adapters.find_recorded(record.adapters, lora or (), (Path(), picture.parent)),

@@ -85,6 +85,10 @@ MODEL_SETTINGS: Final = {
         options.read_offload,
         ("offload",),
     ),
+    "quantise": Setting("none|fp8|int8|int4", "format of the transformer's matrices", str, ("quantise",)),
+    "quantise-encoders": Setting(
+        "none|fp8|int8|int4", "format of the text encoders' matrices", str, ("quantise_encoders",)
+    ),
     "vram": Setting("SIZE", "memory that :offload auto and blocks plan for", str, ("vram",)),
 }
 _MAY_BE_NONE: Final = ("vae", "transformer", "text-encoder", "clip-model", "vram")
