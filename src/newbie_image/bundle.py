@@ -23,7 +23,7 @@ from newbie_image.places import models_folder
 from newbie_image.request import SAMPLERS, SIZE_MULTIPLE, GenerationRequest
 
 INDEX_FILE = "model_index.json"
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".gguf")
 SETTINGS_FILE = "newbie.json"
 COMPONENTS = (
     "transformer",

@@ -64,4 +64,6 @@ def test_tensors_of_whole_numbers_are_unsound(copy: Path) -> None:
     state = load_file(file)
     state["emb_ln.weight"] = state["emb_ln.weight"].to(torch.int8)
     save_file(state, file)
-    assert any("1 of no floating point dtype (emb_ln.weight int8)" in line for line in verify(recognise(copy)))
+    assert any(
+        "1 of no floating point dtype (emb_ln.weight int8)" in line for line in verify(recognise(copy))
+    )

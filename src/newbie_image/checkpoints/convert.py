@@ -133,7 +133,7 @@ def convert(
         checkpoint: what to read; its parts may come from several places.
         target: the folder to make; it must not exist, or be empty.
         layout: one of WRITTEN.
-        dtype: of floating point tensors; None keeps them to the bit.
+        dtype: of floating point tensors; None keeps them to the bit (quantised ones become bfloat16).
         changes: to tensors, metadata and settings on the way; None for none.
 
     Returns:
@@ -187,7 +187,8 @@ class _Part:
 
     def tensors(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """The tensors under the other layout's names; whole ones of the same dtype are the mapped file's."""
-        return {name: self._make(piece, dtype) for name, piece in self.writing.pieces.items()}
+        kind = dtype or self.source.loads_as
+        return {name: self._make(piece, kind) for name, piece in self.writing.pieces.items()}
 
     def _make(self, piece: Piece, dtype: torch.dtype | None) -> Tensor:
         parts = [self._ours(name, dtype) for name in piece.names]

@@ -1,5 +1,5 @@
-"""Weight files as one source of tensors: safetensors or pickles, single or in shards, read as they are asked
-for.
+"""Weight files as one source of tensors: safetensors, GGUF or pickles, single or in shards, read as they are
+asked for.
 
 Safetensors are memory-mapped. Pickles are opened with ``weights_only=True`` and nothing else, so that no code
 in them is run; where torch can, they are memory-mapped too.
@@ -21,11 +21,13 @@ from torch import Tensor
 
 from newbie_image.bundle import WEIGHT_SUFFIXES, read_json, reading
 from newbie_image.checkpoints.layouts import Piece, Shape
+from newbie_image.devices import dtype_name
 from newbie_image.errors import CheckpointError
 
 SAFETENSORS_INDEX = ".safetensors.index.json"
 INDEX_SUFFIXES = (SAFETENSORS_INDEX, ".bin.index.json")
-PICKLE_SUFFIXES = WEIGHT_SUFFIXES[1:]
+GGUF_SUFFIX = ".gguf"
+PICKLE_SUFFIXES = (".bin", ".pth", ".pt", ".ckpt")
 _NESTED = ("state_dict", "model", "module", "ema", "model_ema")
 _DTYPES = {
     "F64": torch.float64,
@@ -44,16 +46,25 @@ _DTYPES = {
 
 
 class TensorFile(ABC):
-    """One file's tensors: names with shapes and dtypes, the header's metadata, and the tensors on request."""
+    """One file's tensors: names with shapes and dtypes, the header's metadata, and the tensors on request.
+
+    Attributes:
+        loads_as: the dtype to load in where none is asked for; None for each tensor's own.
+    """
 
     path: Path
     shapes: dict[str, Shape]
     dtypes: dict[str, torch.dtype]
     metadata: dict[str, str]
+    loads_as: torch.dtype | None = None
 
     @abstractmethod
     def get(self, name: str) -> Tensor:
         """One tensor, on the CPU, in the file's dtype."""
+
+    def format_of(self, name: str) -> str:
+        """How a tensor's numbers are kept: its dtype, or a quantisation."""
+        return dtype_name(self.dtypes[name])
 
 
 class TensorSource:
@@ -90,6 +101,15 @@ class TensorSource:
     def get(self, name: str) -> Tensor:
         """One tensor, on the CPU, in the file's dtype."""
         return self._file_of[name].get(name)
+
+    def format_of(self, name: str) -> str:
+        """How a tensor's numbers are kept: its dtype, or a quantisation."""
+        return self._file_of[name].format_of(name)
+
+    @property
+    def loads_as(self) -> torch.dtype | None:
+        """The dtype to load in where none is asked for; None for each tensor's own."""
+        return next((file.loads_as for file in self.files if file.loads_as is not None), None)
 
     def make(self, piece: Piece) -> Tensor:
         """The tensor that a plan's piece describes; a whole one is not copied."""
@@ -163,6 +183,10 @@ def open_file(path: Path) -> TensorFile:
         return SafetensorsFile(path)
     if path.suffix in PICKLE_SUFFIXES:
         return PickleFile(path)
+    if path.suffix == GGUF_SUFFIX:
+        from newbie_image.checkpoints.gguf_files import GgufFile
+
+        return GgufFile(path)
     raise CheckpointError(
         f"{path} is no weight file; its name must end in one of {', '.join(WEIGHT_SUFFIXES)}"
     )

@@ -22,7 +22,6 @@ from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
 from newbie_image.checkpoints.merging import merged_entries
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY
 from newbie_image.checkpoints.recognise import Checkpoint, read_part
-from newbie_image.devices import dtype_name
 from newbie_image.errors import NewbieError
 
 
@@ -38,7 +37,7 @@ class PartReport:
         tensors: tensors that are used.
         ignored: tensors that are known and left aside.
         parameters: numbers in the tensors that are used.
-        dtypes: dtype → how many tensors.
+        dtypes: dtype, or quantisation in a GGUF file → how many tensors.
         size: bytes of the weight files.
         metadata: keys of the files' metadata.
         config: where its config comes from: ``file``, ``metadata`` or ``shapes``.
@@ -71,7 +70,7 @@ def describe(checkpoint: Checkpoint) -> Iterator[PartReport]:
         used = [key for piece in plan.pieces.values() for key in piece.names]
         dtypes: dict[str, int] = {}
         for key in dict.fromkeys(used):
-            kind = dtype_name(source.dtypes[key])
+            kind = source.format_of(key)
             dtypes[kind] = dtypes.get(kind, 0) + 1
         config = "metadata" if CONFIG_KEY in source.metadata else "file"
         yield PartReport(

@@ -81,7 +81,8 @@ def load_weights(
     Args:
         model: its parameters and persistent buffers say which names and shapes are wanted.
         source: from :func:`find_weights` or :func:`newbie_image.checkpoints.files.open_source`.
-        dtype: of floating point tensors; None keeps the file's. Other tensors keep theirs.
+        dtype: of floating point tensors; None keeps the file's (bfloat16 where they are quantised). Other
+            tensors keep theirs.
         plan: how the file's names become the model's; None where they are the same.
         where: named in errors; None for the file's folder.
 
@@ -90,6 +91,7 @@ def load_weights(
     """
     place = where or source.files[0].path.parent
     plan = plan or Plan("newbie", {name: Piece((name,)) for name in source.shapes})
+    dtype = dtype or source.loads_as
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     check_plan(
         plan,

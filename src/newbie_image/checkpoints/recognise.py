@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from newbie_image.bundle import INDEX_FILE, WEIGHT_SUFFIXES, read_json, reading
-from newbie_image.checkpoints.files import INDEX_SUFFIXES, PICKLE_SUFFIXES, open_source
+from newbie_image.checkpoints.files import GGUF_SUFFIX, INDEX_SUFFIXES, PICKLE_SUFFIXES, open_source
 from newbie_image.checkpoints.layouts import Plan, Shapes, read_transformer
 from newbie_image.checkpoints.text_layouts import read_gemma, read_jina
 from newbie_image.checkpoints.vae_layouts import read_vae
@@ -176,3 +176,15 @@ def _comfyui_files(path: Path) -> Iterator[tuple[str, Path]]:
                 )
             taken[part] = file
             yield part, file
+    if "transformer" in taken:
+        return
+    for folder in _COMFYUI_FOLDERS:
+        found = sorted((path / folder).glob(f"*{GGUF_SUFFIX}"))
+        whole = [file for file in found if part_of(open_source(file).shapes) == "transformer"]
+        if len(whole) > 1:
+            raise CheckpointError(
+                f"{path} has two files for the transformer: {whole[0].name} and {whole[1].name}; name one"
+            )
+        if whole:
+            yield "transformer", whole[0]
+            return
