@@ -59,7 +59,7 @@ def test_heavy_extras_are_never_required() -> None:
     names = {canonical(Requirement(line).name) for line in project()["dependencies"]} | set(
         pins("requirements.txt")
     )
-    assert not names & {"flash-attn", "apex", "xformers", "triton", "peft", "resvg-py"}
+    assert not names & {"flash-attn", "apex", "xformers", "triton", "peft", "resvg-py", "torchao", "gguf"}
 
 
 @pytest.mark.skipif(not (ROOT / "bundles" / "nano").is_dir(), reason="no embedded model in this checkout")

@@ -9,6 +9,7 @@ import pytest
 
 from newbie_image.cli import options
 from newbie_image.errors import DeviceError, OutputError, PromptError, RequestError
+from newbie_image.memory.sizes import QUANTISATIONS
 from newbie_image.request import MAX_SEED
 
 
@@ -50,7 +51,8 @@ def test_a_bare_offload_means_model(given: list[str], completed: list[str]) -> N
 
 def test_choices_are_checked() -> None:
     assert options.read_offload("") == "model"
-    for name in ("dtype", "attention", "offload"):
+    assert options.QUANTISATIONS == QUANTISATIONS
+    for name in ("dtype", "attention", "offload", "quantise", "quantise_encoders"):
         with pytest.raises(DeviceError, match="choose one of"):
             options.ModelChoice(**{name: "other"})
 
