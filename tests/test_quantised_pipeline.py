@@ -68,6 +68,10 @@ def test_what_cannot_be_done_to_them(tiny_bundle: Path, tmp_path: Path) -> None:
     other.fuse_lora()
     with pytest.raises(RequestError, match="unfuse_lora"):
         other.quantise("int8")
+    other.unfuse_lora()
+    with pytest.raises(RequestError, match="rows of 16"):
+        other.quantise("int8", "int4")
+    assert other.quantised_with == {}
     with pytest.raises(RequestError, match="'int2'"):
         other.quantise("int2")
 

@@ -10,7 +10,7 @@ import torch
 from newbie_image.adapted_pipeline import AdaptedPipeline
 from newbie_image.devices import cast_module
 from newbie_image.errors import DeviceError, RequestError
-from newbie_image.memory.quantisation import check_quantisation, quantisation_of, quantise_model
+from newbie_image.memory.quantisation import check_model, check_quantisation, quantisation_of, quantise_model
 from newbie_image.memory.sizes import ModelSizes
 
 
@@ -61,9 +61,10 @@ class QuantisedPipeline(AdaptedPipeline):
                     "adapters are fused into the weights, from which they could not be taken off again; "
                     "unfuse_lora() first, or write them in for good with `newbie weights merge`"
                 )
-            quantise_model(self.components["transformer"], transformer)
-            for name in ("text_encoder", "clip_model"):
-                quantise_model(self.components[name], encoders)
+            kinds = {"transformer": transformer, "text_encoder": encoders, "clip_model": encoders}
+            for act in (check_model, quantise_model):  # all or nothing
+                for name, kind in kinds.items():
+                    act(self.components[name], kind)
 
     def sizes(self) -> ModelSizes:
         """Numbers of weights of the components and their formats."""

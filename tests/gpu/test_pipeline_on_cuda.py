@@ -48,6 +48,18 @@ def test_offloading_changes_no_picture_and_leaves_the_device(tiny_bundle: Path, 
     assert {parameter.device.type for part in parts for parameter in part.parameters()} == {"cpu"}
 
 
+@pytest.mark.parametrize("kind", ["fp8", "int8", "int4"])
+def test_quantised_weights_move_with_every_offloading(tiny_bundle: Path, kind: str) -> None:
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    pipe = NewbiePipeline.from_pretrained(tiny_bundle, quantisation=kind, encoder_quantisation="int8")
+    on_cpu = latents(pipe)
+    plain = latents(pipe.to("cuda"))
+    torch.testing.assert_close(plain, on_cpu, rtol=1e-2, atol=1e-2)
+    for mode in ("encoders", "model", "blocks", "none"):
+        pipe.offload(mode, "cuda")
+        assert torch.equal(latents(pipe), plain), mode
+
+
 def test_cancelling_leaves_no_memory_behind(tiny_bundle: Path) -> None:
     pipe = NewbiePipeline.from_pretrained(tiny_bundle).to("cuda")
     latents(pipe)

@@ -64,23 +64,16 @@ def check_quantisation(
     _torchao()
 
 
-def quantise_model(model: nn.Module, kind: str) -> int:
-    """Quantise a model's matrices in place, one after the other.
-
-    Args:
-        model: the transformer, Gemma's or Jina's text model, weights in their place (not streamed).
-        kind: one of QUANTISATIONS.
-
-    Returns:
-        How many matrices were quantised.
+def check_model(model: nn.Module, kind: str) -> None:
+    """Refuse a format that a model cannot have.
 
     Raises:
         RequestError, DeviceError, MissingDependencyError: see :func:`check_quantisation`; or the model is
-            quantised already, or has rows that int4's groups do not divide.
+            quantised already, is of another kind, or has rows that int4's groups do not divide.
     """
     check_quantisation(kind)
     if kind == "none":
-        return 0
+        return
     layers, name = dict(matrices(model)), type(model).__name__
     if not layers:
         raise RequestError(f"a {name} cannot be quantised; the transformer and the text encoders can")
@@ -93,7 +86,25 @@ def quantise_model(model: nn.Module, kind: str) -> int:
         raise RequestError(
             f"int4 takes {GROUP} weights of a row together, but the {name} has rows of {uneven[0]}; take int8"
         )
-    make = _maker(kind)
+
+
+def quantise_model(model: nn.Module, kind: str) -> int:
+    """Quantise a model's matrices in place, one after the other.
+
+    Args:
+        model: the transformer, Gemma's or Jina's text model, weights in their place (not streamed).
+        kind: one of QUANTISATIONS.
+
+    Returns:
+        How many matrices were quantised.
+
+    Raises:
+        RequestError, DeviceError, MissingDependencyError: see :func:`check_model`.
+    """
+    check_model(model, kind)
+    if kind == "none":
+        return 0
+    make, layers = _maker(kind), dict(matrices(model))
     with torch.no_grad():
         for layer in layers.values():
             layer.weight = nn.Parameter(make(layer.weight.detach()), requires_grad=False)
