@@ -231,8 +231,8 @@ def _streamed_transformer(sizes: TransformerSizes, item: int, resident: int) -> 
     # Context refiners are always streamed: they run once a prompt.
     streamed = sizes.modulated - resident + sizes.refiners
     blocks = resident + min(SLOTS, streamed)
-    modulation = min(SLOTS, sizes.modulated) * sizes.modulation
-    return (sizes.rest + modulation) * item + blocks * sizes.block_bytes(item) + sizes.rotary
+    modulation = min(SLOTS, sizes.modulated) * sizes.modulation_bytes(item)
+    return sizes.rest * item + blocks * sizes.block_bytes(item) + modulation + sizes.rotary
 
 
 def _gemma_states(sizes: EncoderSizes, work: Workload, texts: int) -> int:

@@ -58,7 +58,7 @@ class TransformerSizes:
         rest: all other weights (embedders, final layer, norms, biases).
         patch, channels, token_width: of the latents and of the text tokens.
         rotary: bytes of the rotary tables.
-        block_rows: rows of all of a block's matrices.
+        block_rows: rows of all of a block's matrices, AdaLN left out.
         quantised: format of the blocks' matrices, one of QUANTISATIONS.
     """
 
@@ -93,10 +93,14 @@ class TransformerSizes:
         """Bytes of a block's matrices, AdaLN left out; ``item`` is that of a weight that is not quantised."""
         return matrix_bytes(self.quantised, self.block, self.block_rows, item)
 
+    def modulation_bytes(self, item: int) -> int:
+        """Bytes of one block's AdaLN matrix."""
+        return matrix_bytes(self.quantised, self.modulation, 4 * self.dim, item)
+
     def weight_bytes(self, item: int) -> int:
         """Bytes of all weights."""
         blocks = self.block_bytes(item) * (self.joint + 2 * self.refiners)
-        return blocks + (self.modulation * self.modulated + self.rest) * item
+        return blocks + self.modulation_bytes(item) * self.modulated + self.rest * item
 
     def scratch(self, item: int) -> int:
         """Bytes that the largest quantised matrix takes while it is multiplied."""
