@@ -60,6 +60,15 @@ def test_an_empty_negative_has_no_system_prompt_and_a_written_one_has() -> None:
     assert compose_negative("", always) == EncoderInput("TAGS: ", "")
 
 
+def test_the_flat_form_goes_to_both_encoders_with_the_system_prompt_of_the_kind() -> None:
+    typed = "<character_1><n>momo</n><appearance>a &lt;3, <!-- weight:0 -->b</appearance></character_1>"
+    flat = "[char1]momo, [char1]a <3"
+    assert compose(typed, SETTINGS, form="flat") == EncoderInput("XML: " + flat, flat)
+    assert compose_negative(typed, SETTINGS, form="flat") == EncoderInput("XML: " + flat, flat)
+    assert compose("a,  b", SETTINGS, form="flat") == EncoderInput("TAGS: a, b", "a, b")
+    assert compose(typed, SETTINGS, form="typed") == compose(typed, SETTINGS)
+
+
 def test_broken_xml_has_a_place() -> None:
     with pytest.raises(PromptError) as caught:
         compose("<character_1>\n<n>momo</character_1>", SETTINGS)

@@ -32,7 +32,7 @@ from newbie_image.errors import OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
-from newbie_image.prompt import parse
+from newbie_image.prompt import TextForm, parse
 from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import (
     MAX_SEED,
@@ -203,10 +203,11 @@ class NewbiePipeline(QuantisedPipeline):
         settings = self.settings.text_for(request.preset)
         strict = not request.tolerant
         prompt = parse(request.prompt, strict=strict)
-        texts, said = [compose(prompt, settings)], prompt_warnings(prompt)
+        form = cast("TextForm", request.text_form)
+        texts, said = [compose(prompt, settings, form=form)], prompt_warnings(prompt)
         if guidance_of(request).active(0.0):
             negative = parse(request.negative_prompt, strict=strict)
-            texts.append(compose_negative(negative, settings))
+            texts.append(compose_negative(negative, settings, form=form))
             said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
         batch = tokenize(texts, self.tokenizer, self.clip_tokenizer, settings)
         if self._release_encoders:

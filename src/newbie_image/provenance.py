@@ -40,7 +40,7 @@ PARAMETERS_CHUNK: Final = "parameters"
 VERSIONED_PACKAGES: Final = ("newbie-image", "torch", "diffusers", "transformers", "tokenizers")
 
 _REQUEST_FIELDS: Final = tuple(f.name for f in fields(GenerationRequest))
-_AS_ASKED: Final = ("prompt", "negative_prompt", "seed", "count", "batch", "preset", "tolerant")
+_AS_ASKED: Final = ("prompt", "negative_prompt", "seed", "count", "batch", "preset", "tolerant", "text_form")
 _ENVIRONMENT: Final = (
     "dtype",
     "attention",
@@ -190,6 +190,8 @@ def hash_pixels(image: Image) -> str:
 def to_json(record: PictureRecord) -> str:
     """The text of the chunk `newbie`."""
     request = {name: getattr(record.request, name) for name in _REQUEST_FIELDS}
+    if record.request.text_form == "typed":
+        del request["text_form"]  # older versions read the record too
     document = {
         "format": FORMAT,
         "request": {name: value for name, value in request.items() if value is not None},
@@ -289,6 +291,7 @@ def parameters_text(record: PictureRecord) -> str:
         "CFG truncation": request.cfg_truncation,
         "CFG renorm": request.cfg_renorm,
         "Preset": request.preset,
+        "Text form": None if request.text_form == "typed" else request.text_form,
         "Lora hashes": ", ".join(use.short_hash for use in record.adapters) or None,
         "Version": f"newbie-image {record.versions.get('newbie-image', '')}".strip(),
     }

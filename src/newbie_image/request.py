@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16
 GRIDS = ("uniform", "simple")
+TEXT_FORMS = ("typed", "flat")
 SAMPLERS = ("euler", "midpoint", "heun", "dpmpp_2m", "res_multistep")
 
 
@@ -46,6 +47,8 @@ class GenerationRequest:
         batch: pictures that are computed side by side; more is faster and takes more memory.
         tiled: decode in tiles, which needs less memory and can differ a little at their seams.
         decode: name of the decode stage (docs/vae.md); None for the pipeline's own.
+        text_form: how prompt and negative prompt reach the encoders: `typed`, or `flat`, the sequence
+            `[char1]blue_hair, …` of :func:`newbie_image.prompt.flatten`.
     """
 
     prompt: str
@@ -66,6 +69,7 @@ class GenerationRequest:
     tiled: bool = False
     grid: str | None = None
     decode: str | None = None
+    text_form: str = "typed"
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -84,6 +88,8 @@ class GenerationRequest:
             raise RequestError(f"unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}")
         if self.grid is not None and self.grid not in GRIDS:
             raise RequestError(f"unknown time grid {self.grid!r}; choose one of {', '.join(GRIDS)}")
+        if self.text_form not in TEXT_FORMS:
+            raise RequestError(f"unknown text form {self.text_form!r}; choose one of {', '.join(TEXT_FORMS)}")
         if self.decode is not None and (not isinstance(self.decode, str) or not self.decode.strip()):
             raise RequestError(f"decode {self.decode!r} is not allowed; give the name of a decode stage")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from newbie_image.bundle import TextSettings
 from newbie_image.devices import compute_device
 from newbie_image.errors import ConfigError, RequestError
-from newbie_image.prompt import Prompt, parse
+from newbie_image.prompt import Prompt, TextForm, encoder_text, parse
 
 _EXCERPT = 60
 
@@ -131,20 +131,26 @@ class TextFeatures:
         )
 
 
-def compose(prompt: str | Prompt, settings: TextSettings, *, strict: bool = True) -> EncoderInput:
+def compose(
+    prompt: str | Prompt, settings: TextSettings, *, strict: bool = True, form: TextForm = "typed"
+) -> EncoderInput:
     """The two texts of a prompt: the system prompt of its kind goes to Gemma only.
 
     Args:
         prompt: as typed, or parsed.
         settings: the bundle's.
         strict: refuse a broken prompt (PromptError) instead of repairing it.
+        form: `typed`, or `flat` for the sequence `[char1]blue_hair, …`; the system prompt is the same.
     """
     read = parse(prompt, strict=strict) if isinstance(prompt, str) else prompt
     system = settings.system_prompt_xml if read.kind == "xml" else settings.system_prompt_tags
-    return EncoderInput(system + read.encoder_text, read.encoder_text)
+    text = read.encoder_text if form == "typed" else encoder_text(read, form).text
+    return EncoderInput(system + text, text)
 
 
-def compose_negative(prompt: str | Prompt, settings: TextSettings, *, strict: bool = True) -> EncoderInput:
+def compose_negative(
+    prompt: str | Prompt, settings: TextSettings, *, strict: bool = True, form: TextForm = "typed"
+) -> EncoderInput:
     """The two texts of a negative prompt.
 
     As in training an empty one is "" for both encoders, without a system prompt, and a written one is
@@ -154,7 +160,7 @@ def compose_negative(prompt: str | Prompt, settings: TextSettings, *, strict: bo
     rule = settings.negative_system_prompt
     if not text.strip():
         return EncoderInput(settings.system_prompt_tags if rule == "always" else "", "")
-    written = compose(prompt, settings, strict=strict)
+    written = compose(prompt, settings, strict=strict, form=form)
     if rule == "never":
         return EncoderInput(written.pooled_text, written.pooled_text)
     return written

@@ -106,6 +106,32 @@ def test_replay_says_identical(drawn: Path, tiny_bundle: Path, tmp_path: Path) -
     assert (tmp_path / "again.png").read_bytes() == drawn.read_bytes()
 
 
+def test_the_flat_text_form_is_another_picture_recorded_and_replayed(
+    drawn: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "flat.png"
+    flat = (
+        "--text-form",
+        "flat",
+        "--model",
+        str(tiny_bundle),
+        "--seed",
+        "7",
+        "--dtype",
+        "fp32",
+        "-o",
+        str(out),
+    )
+    assert run("generate", XML_PROMPT, *flat).exit_code == 0
+    record = read_picture(out)[1]
+    assert record.request.text_form == "flat"
+    assert record.pixels != read_picture(drawn)[1].pixels
+    assert run("replay", str(out), "--model", str(tiny_bundle)).exit_code == 0
+    wrong = run("generate", XML_PROMPT, "--text-form", "round", "-o", str(out))
+    assert wrong.exit_code == 2
+    assert "unknown text form 'round'; choose one of typed, flat" in wrong.stderr
+
+
 def test_replay_says_what_differs_and_what_changed(drawn: Path, tiny_bundle: Path) -> None:
     done = run("replay", str(drawn), "--model", str(tiny_bundle), "--dtype", "bf16")
     assert done.exit_code == 1

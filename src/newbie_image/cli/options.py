@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from newbie_image.errors import DeviceError, OutputError, PromptError, RequestError
-from newbie_image.request import GRIDS, MAX_SEED, SAMPLERS, GenerationRequest
+from newbie_image.request import GRIDS, MAX_SEED, SAMPLERS, TEXT_FORMS, GenerationRequest
 
 Offload = Literal["none", "encoders", "model", "blocks", "auto"]
 OFFLOADS: Final[tuple[Offload, ...]] = ("none", "encoders", "model", "blocks", "auto")
@@ -198,6 +198,15 @@ TolerantOption = Annotated[
     bool,
     typer.Option(
         "--tolerant", help="Repair a broken prompt and say what was assumed.", rich_help_panel=_PICTURE_PANEL
+    ),
+]
+TextFormOption = Annotated[
+    str,
+    typer.Option(
+        "--text-form",
+        metavar="|".join(TEXT_FORMS),
+        help="What the encoders read: the prompt as typed, or flat: [char1]blue_hair, …",
+        rich_help_panel=_PICTURE_PANEL,
     ),
 ]
 TiledOption = Annotated[

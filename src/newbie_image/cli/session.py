@@ -11,7 +11,7 @@ from newbie_image.cli.lora import LoraChoice
 from newbie_image.cli.options import ModelChoice
 from newbie_image.cli.preview import PROTOCOLS
 from newbie_image.errors import RequestError
-from newbie_image.request import GRIDS, MAX_SEED, GenerationRequest
+from newbie_image.request import GRIDS, MAX_SEED, TEXT_FORMS, GenerationRequest
 
 
 def _whole(text: str) -> int:
@@ -68,6 +68,7 @@ PICTURE_SETTINGS: Final = {
     "count": Setting("N", "pictures a prompt", _whole, ("count",)),
     "tiled": Setting("on|off", "decode in tiles, for large pictures", _switch, ("tiled",)),
     "decode": Setting("NAME", "decode stage: plain, edges, or a package's", str, ("decode",)),
+    "text-form": Setting("|".join(TEXT_FORMS), "the encoders' text: as typed, or flat", str, ("text_form",)),
     "tolerant": Setting("on|off", "repair broken prompts", _switch, ("tolerant",)),
 }
 MODEL_SETTINGS: Final = {
