@@ -17,17 +17,17 @@ from newbie_image.provenance import save_picture
 PROMPT = """<character_1>
   <gender>1girl</gender>
   <appearance>blue_hair, twintails, red_eyes</appearance>
-  <clothing>yellow_hair_bow, white_serafuku, blue_pleated_skirt, black_thighhighs</clothing>
-  <expression>smile</expression>
-  <pose>waving</pose>
+  <clothing>black_beret, white_serafuku, red_pleated_skirt, black_thighhighs</clothing>
+  <expression>one_eye_closed</expression>
+  <pose>standing</pose>
   <position>left</position>
 </character_1>
 <character_2>
   <gender>1girl</gender>
-  <appearance>blonde_hair, bob_cut, green_eyes, cat_ears</appearance>
-  <clothing>pink_sweater, black_shorts, white_thighhighs</clothing>
-  <expression>:d</expression>
-  <pose>standing</pose>
+  <appearance>blonde_hair, wavy_hair, green_eyes, rabbit_ears</appearance>
+  <clothing>green_sweater, white_long_skirt</clothing>
+  <expression>smile</expression>
+  <pose>waving</pose>
   <position>right</position>
 </character_2>
 <general_tags>

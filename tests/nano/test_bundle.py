@@ -1,4 +1,4 @@
-"""The embedded bundle as it is shipped: complete, small enough, and each person with their own hair."""
+"""The embedded bundle as it is shipped: complete, small enough, and each person with their own hair, eyes and clothes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,32 @@ from newbie_image.request import PictureDone
 ROOT = Path(__file__).parent.parent.parent
 BUNDLE = ROOT / "bundles" / "nano"
 MIB = 2**20
+DEMO = [
+    {
+        "present": True,
+        "hair_color": "blue",
+        "hair_style": "twintails",
+        "eye_color": "red",
+        "top": "serafuku",
+        "top_color": "white",
+        "bottom": "pleated_skirt",
+        "bottom_color": "red",
+        "legwear": "black_thighhighs",
+        "headwear": "beret",
+    },
+    {
+        "present": True,
+        "hair_color": "blonde",
+        "hair_style": "wavy_hair",
+        "eye_color": "green",
+        "top": "sweater",
+        "top_color": "green",
+        "bottom": "long_skirt",
+        "bottom_color": "white",
+        "headwear": "rabbit_ears",
+    },
+]
+"""What the prompt of test.py says of its two people."""
 
 
 def test_files_are_small_and_complete() -> None:
@@ -45,7 +71,7 @@ def pipeline() -> NewbiePipeline:
     return NewbiePipeline.from_pretrained("nano", torch_dtype=torch.float32)
 
 
-def test_the_two_people_of_test_py_have_their_own_hair(pipeline: NewbiePipeline) -> None:
+def test_the_two_people_of_test_py_have_their_own_hair_eyes_and_clothes(pipeline: NewbiePipeline) -> None:
     spec = importlib.util.spec_from_file_location("fixed_snapshot", ROOT / "test.py")
     assert spec is not None
     assert spec.loader is not None
@@ -60,6 +86,5 @@ def test_the_two_people_of_test_py_have_their_own_hair(pipeline: NewbiePipeline)
     boxes = torch.tensor([reading_box(2, "left"), reading_box(2, "right")])
     read = character.read(crop(picture.expand(2, -1, -1, -1), boxes, CROP_SIZE))
     found = [{name: CHARACTER_HEADS[name][values[i]] for name, values in read.items()} for i in range(2)]
-    # The first edition is sure of places and of the colour of hair; its card says how far the rest is.
-    assert [side["present"] for side in found] == [True, True]
-    assert [side["hair_color"] for side in found] == ["blue", "blonde"]
+    # What `make demo` promises: hair, eyes and clothes are those of the prompt.
+    assert [{name: side[name] for name in wanted} for side, wanted in zip(found, DEMO, strict=True)] == DEMO
