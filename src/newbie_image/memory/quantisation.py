@@ -13,8 +13,8 @@ int4    `newbie_image.memory.packed4`                               0.625
 
 fp8 and int8 are torchao's. In the transformer, all matrices of every block are quantised, AdaLN among them;
 the embedders and the final layer are not: 0.4 % of the published model's weights, and a third of the error
-that there would be (docs/memory.md has the figures). In the text encoders all matrices of the layers are; token
-tables and norms are not.
+that there would be (docs/memory.md has the figures). In the text encoders all matrices of the layers are;
+token tables and norms are not.
 """
 
 from __future__ import annotations
