@@ -178,6 +178,23 @@ def test_ctrl_c_at_the_prompt_leaves_the_second_time(loop: type) -> None:
     assert len(prepared.pictures) == 1
 
 
+def test_warnings_count_as_errors_while_that_is_set(loop: type, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared = loop(
+        *(
+            ":steps 1",
+            ":warnings-as-errors on",
+            "1girl, bleu_hair",
+            "1girl",
+            ":warnings-as-errors off",
+            ":again",
+        ),
+        "1girl, bleu_hair",
+    )
+    assert prepared.run() is False
+    assert len(prepared.pictures) == 3
+    assert "warnings count as errors" in capsys.readouterr().err
+
+
 def test_every_option_of_the_loop_is_a_command_and_is_explained() -> None:
     text = "\n".join(help_lines())
     for name in (*PICTURE_SETTINGS, *MODEL_SETTINGS):

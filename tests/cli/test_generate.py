@@ -106,6 +106,44 @@ def test_replay_says_identical(drawn: Path, tiny_bundle: Path, tmp_path: Path) -
     assert (tmp_path / "again.png").read_bytes() == drawn.read_bytes()
 
 
+def test_a_resolution_that_is_not_the_pictures_is_said(tiny_bundle: Path, tmp_path: Path) -> None:
+    prompt = XML_PROMPT.replace("</general_tags>", "<resolution>1024x1024</resolution></general_tags>")
+    assert "<resolution>" in prompt
+    here = ("--model", str(tiny_bundle), "-o", str(tmp_path / "a.png"))
+    by_default = run("generate", prompt, *here, "--json")
+    assert "the picture is 64x48" in by_default.stderr
+    assert "(resolution-disagrees)" in json.loads(by_default.stdout)["warnings"][0]
+    assert "the picture is 32x32" in run("generate", prompt, *here, "--resolution", "32x32").stderr
+    assert (
+        run(
+            "generate",
+            XML_PROMPT.replace("</general_tags>", "<resolution>64x48</resolution></general_tags>"),
+            *here,
+        ).stderr
+        == ""
+    )
+    refused = run("generate", prompt, *here[:-1], str(tmp_path / "b.png"), "--warnings-as-errors")
+    assert refused.exit_code == 1
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_warnings_stop_a_picture_only_when_asked(tiny_bundle: Path, tmp_path: Path) -> None:
+    here = ("--model", str(tiny_bundle), "-o", str(tmp_path / "a.png"))
+    for prompt in ("1girl, bleu_hair", "a <!-- weight:9 -->b"):
+        refused = run("generate", prompt, *here, "--warnings-as-errors")
+        assert refused.exit_code == 1
+        assert refused.stdout == ""
+        assert "warning:" in refused.stderr
+        assert not (tmp_path / "a.png").exists()
+    assert run("generate", "1girl, blue_hair", *here, "--warnings-as-errors").exit_code == 0
+
+
+def test_a_negative_prompt_needs_no_people(tiny_bundle: Path, tmp_path: Path) -> None:
+    negative = "<general_tags><quality>worst_quality</quality></general_tags>"
+    here = ("--model", str(tiny_bundle), "-o", str(tmp_path / "a.png"), "--cfg", "2")
+    assert run("generate", XML_PROMPT, "--negative", negative, *here).stderr == ""
+
+
 def test_the_flat_text_form_is_another_picture_recorded_and_replayed(
     drawn: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

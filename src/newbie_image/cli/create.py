@@ -43,7 +43,11 @@ _OTHER_NAMES: Final = {
     "set": "settings",
     "size": "resolution",
 }
-_PLACES: Final = {"out": "FOLDER", "preview": "kitty|iterm|sixel|blocks|off"}
+_PLACES: Final = {
+    "out": "FOLDER",
+    "preview": "kitty|iterm|sixel|blocks|off",
+    "warnings-as-errors": "on|off",
+}
 
 
 @create_app.command(cls=options.OffloadCommand)
@@ -60,6 +64,7 @@ def create(
     cfg_renorm: options.CfgRenormOption = None,
     preset: options.PresetOption = None,
     tolerant: options.TolerantOption = False,
+    warnings_as_errors: options.WarningsAsErrorsOption = False,
     text_form: options.TextFormOption = "typed",
     tiled: options.TiledOption = False,
     decode: options.DecodeOption = None,
@@ -125,6 +130,7 @@ def create(
         out=out,
         preview=find_protocol(),
         loras=adapters.read_loras(lora),
+        warnings_as_errors=warnings_as_errors,
     )
     session.change("seed", seed)
     loop = Loop(session)
@@ -230,7 +236,7 @@ class Loop:
         return None
 
     def _set(self, name: str, text: str) -> None:
-        if not text and name not in ("offload", "tolerant", "tiled"):
+        if not text and name not in ("offload", "tolerant", "tiled", "warnings-as-errors"):
             print(f"{name} {dict(self.session.describe(self._defaults()))[name]}")
             return
         before = self.session.choice
@@ -253,13 +259,30 @@ class Loop:
             print("lora none")
 
     def _draw(self, prompt: str) -> None:
-        from newbie_image.cli.drawing import Stopped, check_prompt, draw, split_count, summary, write_drawn
+        from newbie_image.cli.drawing import (
+            Stopped,
+            check_prompt,
+            draw,
+            size_remarks,
+            split_count,
+            summary,
+            write_drawn,
+        )
         from newbie_image.cli.preview import draw_preview
 
         request = self.session.next_request(prompt)
-        check_prompt(request)
+        strict = self.session.warnings_as_errors
+        remarks = check_prompt(request, parsers_own=strict)
         self._prompt = prompt
         loaded = self._load()
+        if strict:
+            about_size = size_remarks(loaded.pipeline, request)
+            say_warnings(about_size)
+            if remarks or about_size:
+                raise RequestError(
+                    "nothing was drawn, because warnings count as errors; mend the prompt, "
+                    "or say :warnings-as-errors off"
+                )
         seeds = list(range(request.seed, request.seed + request.count))
         paths = options.plan_paths(str(Path(self.session.out)) + "/", seeds)
         self._drawn = []

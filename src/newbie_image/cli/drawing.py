@@ -47,11 +47,15 @@ class WrittenPicture:
     seconds: float
 
 
-def check_prompt(request: GenerationRequest) -> tuple[str, ...]:
+def check_prompt(request: GenerationRequest, *, parsers_own: bool = False) -> tuple[str, ...]:
     """Read the prompts before a model is loaded, which can take a while; say what is worth knowing of them.
 
+    Args:
+        request: as asked for.
+        parsers_own: also say the parser's own warnings, which otherwise come with the stream's first event.
+
     Returns:
-        The linter's warnings, a line each. The parser's own come with the stream's first event.
+        The warnings, a line each.
 
     Raises:
         PromptError: a prompt cannot be read.
@@ -68,11 +72,24 @@ def check_prompt(request: GenerationRequest) -> tuple[str, ...]:
         prompt = parse(text, strict=not request.tolerant)
         found += [
             f"{label}line {found_at.line}, column {found_at.column}: {found_at.message} ({found_at.code})"
-            for found_at in check(prompt)
-            if found_at.severity == "warning" and found_at not in prompt.diagnostics
+            for found_at in check(prompt, negative=label != "")
+            if found_at.severity == "warning" and (parsers_own or found_at not in prompt.diagnostics)
         ]
     say_warnings(found)
     return tuple(found)
+
+
+def size_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[str, ...]:
+    """What `<resolution>` says against the size that the picture will have, a line each."""
+    from newbie_image.prompt import parse
+    from newbie_image.prompt.lint import resolutions
+
+    whole = pipeline.complete(request)
+    if whole.width is None or whole.height is None:
+        return ()
+    prompt = parse(request.prompt, strict=not request.tolerant)
+    found = (remark.diagnostic(prompt) for remark in resolutions(prompt, (whole.width, whole.height)))
+    return tuple(f"line {d.line}, column {d.column}: {d.message} ({d.code})" for d in found)
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
@@ -104,7 +121,7 @@ def draw(
         for event in events:
             match event:
                 case TextEncoded():
-                    warnings = event.warnings
+                    warnings = (*size_remarks(pipeline, request), *event.warnings)
                     if warn:
                         say_warnings(warnings)
                 case StepDone():

@@ -38,6 +38,7 @@ def generate(
     seed: options.SeedOption = "random",
     preset: options.PresetOption = None,
     tolerant: options.TolerantOption = False,
+    warnings_as_errors: options.WarningsAsErrorsOption = False,
     text_form: options.TextFormOption = "typed",
     tiled: options.TiledOption = False,
     decode: options.DecodeOption = None,
@@ -102,7 +103,7 @@ def generate(
     )
     loras = adapters.read_loras(lora)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
-    draw_and_write(choice, request, paths, loras, as_json=as_json)
+    draw_and_write(choice, request, paths, loras, as_json=as_json, warnings_as_errors=warnings_as_errors)
 
 
 def draw_and_write(
@@ -112,16 +113,35 @@ def draw_and_write(
     loras: Sequence[adapters.LoraChoice] = (),
     *,
     as_json: bool,
+    warnings_as_errors: bool = False,
 ) -> None:
-    """Load, draw, write, and say what was written: a path or a JSON object a line."""
-    from newbie_image.cli.drawing import check_prompt, draw, split_count, summary, write_drawn
+    """Load, draw, write, and say what was written: a path or a JSON object a line.
+
+    Raises:
+        typer.Exit: 1 where the prompt has warnings and these count as errors.
+    """
+    from newbie_image.cli.drawing import (
+        check_prompt,
+        draw,
+        size_remarks,
+        split_count,
+        summary,
+        write_drawn,
+    )
     from newbie_image.cli.loading import load_model
     from newbie_image.cli.messages import say_note, say_warnings
 
-    remarks = check_prompt(request)
+    remarks = check_prompt(request, parsers_own=warnings_as_errors)
+    if warnings_as_errors and remarks:
+        say_note("nothing was drawn, because warnings count as errors")
+        raise typer.Exit(1)
     loaded = load_model(choice, loras)
     say_warnings(loaded.warnings)
     say_note(f"{loaded.name} loaded in {loaded.seconds:.1f} s on {loaded.reason}")
+    if warnings_as_errors and (remarks := size_remarks(loaded.pipeline, request)):
+        say_warnings(remarks)
+        say_note("nothing was drawn, because warnings count as errors")
+        raise typer.Exit(1)
     done = 0
     for part in split_count(request):
         label = "drawing" if request.count == 1 else f"{done + 1}/{request.count}"

@@ -200,6 +200,14 @@ TolerantOption = Annotated[
         "--tolerant", help="Repair a broken prompt and say what was assumed.", rich_help_panel=_PICTURE_PANEL
     ),
 ]
+WarningsAsErrorsOption = Annotated[
+    bool,
+    typer.Option(
+        "--warnings-as-errors",
+        help="Draw nothing where there is a warning about the prompt.",
+        rich_help_panel=_PICTURE_PANEL,
+    ),
+]
 TextFormOption = Annotated[
     str,
     typer.Option(

@@ -94,6 +94,7 @@ def check(
     fix: bool = False,
     warnings_as_errors: bool = False,
     size: str = "",
+    negative: bool = False,
     hints: bool = True,
     tolerant: bool = False,
     as_json: bool = False,
@@ -103,11 +104,11 @@ def check(
     from newbie_image.prompt import lint
 
     prompt = _parse(file, tolerant)
-    found = lint.check(prompt, size=_size(size))
+    found = lint.check(prompt, size=_size(size), negative=negative)
     mended: tuple[Any, ...] = ()
     if fix:
         prompt, mended = lint.fix(prompt, strict=not tolerant)
-        found = lint.check(prompt, size=_size(size))
+        found = lint.check(prompt, size=_size(size), negative=negative)
         if prompt.source and file != "-" and mended:
             write_text(file, prompt.source)
     found = tuple(d for d in found if hints or d.severity != "hint")

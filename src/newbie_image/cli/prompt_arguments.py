@@ -57,6 +57,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", metavar="WxH", default="", help="The picture's size, to compare <resolution> with."
     )
+    _flag(parser, "--negative", to="negative", about="It is a negative prompt, which needs no people.")
     _switch(parser, "--hints", "Also say hints.")
     _tolerant(parser)
 

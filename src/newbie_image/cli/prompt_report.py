@@ -1,8 +1,4 @@
-"""How diagnostics are printed: one line each, with the place under a caret on a terminal.
-
-`newbie generate`, `create.py` and `test.py` print them with :func:`say_diagnostics`, so that they say the
-same.
-"""
+"""How diagnostics are printed: one line each, with the place under a caret on a terminal."""
 
 from __future__ import annotations
 
@@ -43,15 +39,6 @@ def summary(found: Sequence[Diagnostic], mended: Sequence[Diagnostic] = ()) -> s
             parts.append(f"{number} {severity}{'s' if number > 1 else ''}")
     text = ", ".join(parts) or "clean"
     return f"{text}; {len(mended)} mended" if mended else text
-
-
-def say_diagnostics(prompt: Prompt, *, size: tuple[int, int] | None = None, name: str = "prompt") -> None:
-    """All warnings about a prompt, and none of the hints, to standard error. Warnings stop nothing."""
-    from newbie_image.prompt.lint import check
-
-    found = [d for d in check(prompt, size=size) if d.severity != "hint"]
-    for line in report_lines(found, prompt.source, name, sys.stderr.isatty()):
-        sys.stderr.write(line + "\n")
 
 
 def say_assumptions(prompt: Prompt, name: str = "prompt") -> None:

@@ -108,6 +108,7 @@ class Session:
         out: folder of the pictures.
         preview: how pictures are shown, one of :data:`newbie_image.cli.preview.PROTOCOLS`.
         loras: the adapters on the model, in order.
+        warnings_as_errors: draw nothing where there is a warning about the prompt.
     """
 
     choice: ModelChoice = field(default_factory=ModelChoice)
@@ -116,6 +117,7 @@ class Session:
     out: str = "outputs"
     preview: str = "off"
     loras: tuple[LoraChoice, ...] = ()
+    warnings_as_errors: bool = False
 
     def change(self, name: str, text: str) -> bool:
         """Change a setting by its name; true when the model has to be loaded again.
@@ -133,6 +135,8 @@ class Session:
             self.fixed_seed = None if text.strip().lower() == "random" else options.read_seed(text)
         elif name == "out":
             self.out = text or "outputs"
+        elif name == "warnings-as-errors":
+            self.warnings_as_errors = _switch(text)
         elif name == "preview":
             if text not in PROTOCOLS:
                 raise RequestError(f"unknown preview {text!r}; choose one of {', '.join(PROTOCOLS)}")
@@ -181,7 +185,8 @@ class Session:
             unset = "the device's" if name == "vram" else "the bundle's"
             rows.append((name, str(getattr(self.choice, setting.names[0]) or unset)))
         adapters = ", ".join(f"{lora.name or lora.path.name}:{lora.scale:g}" for lora in self.loras)
-        return [*rows, ("lora", adapters or "none"), ("out", self.out), ("preview", self.preview)]
+        rows += [("lora", adapters or "none"), ("out", self.out), ("preview", self.preview)]
+        return [*rows, ("warnings-as-errors", str(self.warnings_as_errors))]
 
     def toolbar(self, defaults: Any = None) -> str:
         """The settings that change most, in one line."""

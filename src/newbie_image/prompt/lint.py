@@ -26,21 +26,26 @@ _BRACKETED = re.compile(r"\A[({\[]|[}\]]\Z|::|\A[^(]*\)\Z")
 _UNSPLIT = frozenset({"n", "artists", "caption", "position", "resolution", "count"})
 
 
-def check(prompt: Prompt, *, size: tuple[int, int] | None = None) -> tuple[Diagnostic, ...]:
+def check(
+    prompt: Prompt, *, size: tuple[int, int] | None = None, negative: bool = False
+) -> tuple[Diagnostic, ...]:
     """All diagnostics of a prompt, the parser's own included, by place.
 
     Args:
         prompt: any prompt.
         size: (width, height) of the picture in pixels, to be compared with `<resolution>`.
+        negative: it says what to steer away from, and needs neither people nor suggested fields.
     """
     found = list(prompt.diagnostics)
     rules: list[Callable[[Prompt], Iterator[Remark]]] = [*TAG_RULES]
     if prompt.kind == "xml":
         rules += [*STRUCTURE_RULES, *PEOPLE_RULES]
+    if negative:
+        rules = [rule for rule in rules if rule not in (no_character, missing_fields)]
     for rule in rules:
         found += (remark.diagnostic(prompt) for remark in rule(prompt))
     if size is not None:
-        found += (remark.diagnostic(prompt) for remark in _resolution(prompt, size))
+        found += (remark.diagnostic(prompt) for remark in resolutions(prompt, size))
     severities = {"error": 0, "warning": 1, "hint": 2}
     return tuple(sorted(found, key=lambda d: (d.start, severities[d.severity], d.code)))
 
@@ -275,7 +280,7 @@ def misplaced(prompt: Prompt) -> Iterator[Remark]:
 STRUCTURE_RULES = (no_character, missing_fields, empty_fields, misplaced)
 
 
-def _resolution(prompt: Prompt, size: tuple[int, int]) -> Iterator[Remark]:
+def resolutions(prompt: Prompt, size: tuple[int, int]) -> Iterator[Remark]:
     """`<resolution>` that says another size than the picture has."""
     for section in (s for g in prompt.groups for s in g.sections if s.name == "resolution"):
         for tag in section.tags:
