@@ -256,8 +256,6 @@ def convert(
     if explained:
         for e in done.explained:
             sys.stderr.write(f"{e.written} → {e.tag}  in {e.path}  ({e.reason})\n")
-    if done.unknown:
-        sys.stderr.write(f"not understood, kept as it is: {', '.join(done.unknown)}\n")
     for remark in done.remarks:
         sys.stderr.write(remark + "\n")
     if tolerant and done.prompt.source == text:

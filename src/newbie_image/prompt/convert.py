@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from newbie_image.errors import PromptError
-from newbie_image.prompt import fields, grammar
+from newbie_image.prompt import grammar
 from newbie_image.prompt.document import Character, Comment, Element, Node, Prompt
 from newbie_image.prompt.flatten import flat_tags
 from newbie_image.prompt.mapping import dump, from_mapping, load
+from newbie_image.prompt.owners import BREAK, Owned, has_owners, is_place, read_flat, read_parts, shielded
 from newbie_image.prompt.parse import parse
 from newbie_image.prompt.sorting import COUNT, Explained, Item, sort_tags
 from newbie_image.prompt.vocabulary import normal, vocabulary
 from newbie_image.prompt.weights import WeighedTag, has_weights, read_weights, write_weights
-from newbie_image.prompt.words import Word, has_cjk, read_compound, read_sentence
+from newbie_image.prompt.words import Word, has_cjk, read_mixed, read_sentence
 from newbie_image.prompt.write import escape, weight_mark, write
 
 Notation = Literal["xml", "tags", "flat", "sentence", "json", "yaml", "toml", "a1111", "comfyui", "novelai"]
@@ -97,8 +98,14 @@ def convert(
     notes = sum(1 for comment in _comments(prompt.tree) if comment.kind == "note")
     if notes:
         remarks.append(f"{_number(notes, 'note')} left out; `newbie prompt format` keeps them")
-    if to in ("xml", "json", "yaml", "toml", "flat") and prompt.kind != "xml" and not _plain_ok(to, prompt):
-        prompt, explained, unknown = to_xml(prompt)
+    owned = to != "flat" and has_owners(prompt)
+    whole = to in ("xml", "json", "yaml", "toml", "flat") and prompt.kind != "xml"
+    if owned or (whole and not _plain_ok(to, prompt)):
+        prompt, explained, unknown, assumed = _to_xml(prompt)
+        remarks += assumed
+    if unknown:
+        listed = ", ".join(word[:40] for word in unknown[:12]) + (", …" if len(unknown) > 12 else "")
+        remarks.append(f"not understood, kept as it is: {listed}")
     remarks += _not_held(prompt, to)
     out = _write(prompt, to, remarks)
     return Conversion(out, prompt, tuple(explained), tuple(unknown), tuple(remarks))
@@ -156,7 +163,7 @@ def _read(text: str, notation: str, strict: bool, remarks: list[str]) -> Prompt:
     if notation in ("json", "yaml", "toml"):
         return load(text, notation)
     if notation == "a1111" or notation == "comfyui" or notation == "novelai":
-        tags, networks = read_weights(text, notation)
+        tags, networks = read_weights(shielded(text), notation)
         remarks += [
             f"{n} loads nothing here and was left out; name adapters on the command line" for n in networks
         ]
@@ -172,36 +179,67 @@ def _read(text: str, notation: str, strict: bool, remarks: list[str]) -> Prompt:
 
 def to_xml(prompt: Prompt) -> tuple[Prompt, list[Explained], list[str]]:
     """A list of tags or a sentence as XML: the prompt, the account of each word, and what nobody knows."""
+    made, explained, unknown, _ = _to_xml(prompt)
+    return made, explained, unknown
+
+
+def _to_xml(prompt: Prompt) -> tuple[Prompt, list[Explained], list[str], list[str]]:
+    """:func:`to_xml`, and what was assumed."""
     if prompt.kind == "xml":
-        return prompt, [], []
-    items: list[Item] = []
-    unknown: list[str] = []
-    rest: list[str] = []
-    for tag in prompt.tags:
-        if prompt.kind == "sentence" and not has_cjk(tag.text):
-            found, missed = read_sentence(tag.text)
-            items += [_item(word, tag.weight) for word in found]
-            unknown += missed
-            rest.append(tag.text)
-        elif has_cjk(tag.text) and tag.text not in vocabulary():
-            found, missed = _compound(tag.text)
-            items += [_item(word, tag.weight) for word in found]
-            unknown += missed
-            if prompt.kind == "sentence" or not found:
-                rest.append(tag.text)
-            elif missed:
-                rest += missed
-        else:
-            items.append(Item(_spelling(tag.text), tag.weight, tag.text))
-    result = sort_tags(items)
+        return prompt, [], [], []
+    owned = read_flat(prompt) if has_owners(prompt) else _read_words(prompt)
+    result = sort_tags(owned.items)
     values = result.values
-    if rest and (unknown or not items):
-        joined = (" " if prompt.kind == "sentence" else "，" if has_cjk(rest[0]) else ", ").join(rest)
-        values["caption"] = joined
+    if owned.counted and "count" not in values.get("general_tags", {}):
+        genders = [g for n, b in values.items() if n.startswith("character_") for g in b.get("gender", [])]
+        counts: dict[str, Any] = {"count": [t.text for t in _people(genders)]}
+        values["general_tags"] = counts | values.get("general_tags", {})
+    rest = owned.rest
+    if rest:
+        natural = prompt.kind == "sentence" or not has_cjk(rest[0])
+        values["caption"] = (" " if natural else "，").join(rest)
     if prompt.version is not None:
         values = {"version": prompt.version, **values}
     made = from_mapping(values) if values else parse("<general_tags></general_tags>")
-    return made, result.explained, [*result.unknown, *unknown]
+    return made, result.explained, [*result.unknown, *owned.unknown], owned.remarks
+
+
+def _read_words(prompt: Prompt) -> Owned:
+    """A list without prefixes, or a sentence."""
+    out = Owned()
+    rest: list[str] = []
+    if prompt.kind == "tags" and BREAK.search(prompt.source):
+        tags = read_parts(prompt)
+        out.counted = any(person for _, _, person in tags)
+    else:
+        tags = [(tag.text, tag.weight, 0) for tag in prompt.tags]
+    for text, weight, person in tags:
+        if prompt.kind == "sentence" and not has_cjk(text):
+            found, missed = read_sentence(text)
+            out.items += [_item(word, weight) for word in found]
+            out.unknown += missed
+            rest.append(text)
+        elif has_cjk(text) and text not in vocabulary():
+            found, missed = read_mixed(text)
+            out.items += [_placed(_item(word, weight), person) for word in found]
+            out.unknown += missed
+            if prompt.kind == "sentence" or not found:
+                rest.append(text)
+            elif missed:
+                rest += missed
+        else:
+            out.items.append(_placed(Item(_spelling(text), weight, text), person))
+    if out.unknown or not out.items:
+        out.rest = rest
+    return out
+
+
+def _placed(item: Item, person: int) -> Item:
+    """An item of the part of a list that `BREAK` gives to a person; the gender becomes that person's."""
+    if not person:
+        return item
+    place = "gender" if COUNT.match(normal(item.text)) else "position" if is_place(item.text) else ""
+    return Item(item.text, item.weight, item.written, person, "its part between BREAKs", place)
 
 
 def _item(word: Word, weight: float) -> Item:
@@ -214,30 +252,6 @@ def _spelling(text: str) -> str:
     """
     entry = vocabulary().get(text)
     return entry.tag if entry else text
-
-
-def _compound(text: str) -> tuple[list[Word], list[str]]:
-    """A compound, its Latin stretches read as tags."""
-    found: list[Word] = []
-    unknown: list[str] = []
-    words = vocabulary()
-    for piece in re.finditer(
-        rf"[{fields.CJK}、·\s：:。！？]*[{fields.CJK}]+[^\x00-\x7f]*(?:\d*[{fields.CJK}]+)*|[\x21-\x7e]+",
-        text,
-    ):
-        if piece.group().isascii():
-            latin = piece.group().strip("+.;:!?")
-            entry = words.get(latin)
-            if entry:
-                found.append(Word(latin, piece.start(), piece.end(), entry.tag, "a tag"))
-            elif latin:
-                unknown.append(latin)
-            continue
-        more, missed = read_compound(piece.group(), piece.start())
-        found += more
-        unknown += missed
-    whole, missed = read_compound(text)
-    return (whole, missed) if len(whole) >= len(found) else (found, unknown)
 
 
 def _write(prompt: Prompt, to: str, remarks: list[str]) -> str:
@@ -267,7 +281,13 @@ def _write(prompt: Prompt, to: str, remarks: list[str]) -> str:
 def _plain(prompt: Prompt) -> list[WeighedTag]:
     """The tags in a row: how many people, then person by person, then the picture; each once a person."""
     if prompt.kind != "xml":
-        return [WeighedTag(t.text, t.weight) for t in prompt.tags if t.weight > 0]
+        return [
+            WeighedTag(part.strip(), t.weight)
+            for t in prompt.tags
+            if t.weight > 0
+            for part in BREAK.split(t.text.replace("BREAK\u2060", "BREAK"))
+            if part.strip()
+        ]
     counts = [t for s in prompt.general.sections if s.name == "count" for t in s.tags if t.weight > 0]
     told = {normal(t.text) for t in counts}
     out = [WeighedTag(t.text, t.weight) for t in counts]

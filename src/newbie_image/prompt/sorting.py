@@ -1,11 +1,9 @@
 """A list of tags → people and general tags.
 
-One person takes everything personal. With several, each tag is given to the first of these that knows: a
-`[char2]` prefix,
-a named figure's known looks, the k-th value of an exclusivity group for the k-th person, or the stretch of
-the list that
-the tag stands in. Every decision is told, and where nothing in the list says whose a tag is, that is told as
-well.
+One person takes everything personal. With several, each tag is given to the first of these that knows: the
+text itself (see :mod:`owners`), a named figure's known looks, the k-th value of an exclusivity group for the
+k-th person, or the stretch of the list that the tag stands in. Every decision is told, and where nothing in
+the list says whose a tag is, that is told as well.
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ from newbie_image.prompt import grammar
 from newbie_image.prompt.vocabulary import FIRM_GROUPS, normal, vocabulary
 
 COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
-_PREFIX = re.compile(r"\[char(\d{1,3})\]\s*(.+)\Z", re.DOTALL)
 _SHARED = frozenset({"interaction"})
 _NO_PERSON = frozenset({"no_humans"})
 
@@ -30,11 +27,12 @@ class Item:
     """One tag to be sorted.
 
     Args:
-        text: the literal tag, perhaps with a `[char2]` prefix.
+        text: the literal tag.
         weight: its weight, 1 for none.
         written: what was typed, where that differs.
         person: the number of the person it was said about, 0 where that is open.
         reason: how it was understood.
+        place: the field, where that is told; empty for the vocabulary's.
     """
 
     text: str
@@ -42,6 +40,7 @@ class Item:
     written: str = ""
     person: int = 0
     reason: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +81,8 @@ class _Known:
 
     def __init__(self, item: Item, order: int) -> None:
         words = vocabulary()
-        match = _PREFIX.match(item.text)
-        self.people: tuple[int, ...] = (int(match[1]),) if match else ((item.person,) if item.person else ())
-        self.tag = match[2] if match else item.text
+        self.people: tuple[int, ...] = (item.person,) if item.person else ()
+        self.tag = item.text
         self.item = item
         self.order = order
         self.why = ""
@@ -100,22 +98,29 @@ class _Known:
         self.field = "count" if COUNT.match(self.key) else (place or "other")
         if self.field == "gender":
             self.field = "count"
+        if item.place:
+            self.field, self.known = item.place, True
 
 
 def sort_tags(items: list[Item]) -> Sorted:
     """Sort a list of tags into character blocks and general tags."""
     tags = [_Known(item, order) for order, item in enumerate(items) if item.text.strip()]
-    genders, mentioned = _genders(tags)
+    told_genders = {t.item.person: normal(t.tag) for t in tags if t.item.place == "gender"}
+    genders, mentioned = _genders([t for t in tags if not t.item.place])
+    if told_genders:
+        genders, mentioned = [], False
     personal = [t for t in tags if t.field in grammar.CHARACTER_FIELDS and t.field != "count"]
-    names = list(dict.fromkeys(t.key for t in personal if t.field == "n"))
+    names = list(dict.fromkeys(t.key for t in personal if t.field == "n" and not t.people))
     told = max((p for t in tags for p in t.people), default=0)
     people = max(len(genders), told, min(len(names), 8))
     if people == 0 and personal and not any(t.key in _NO_PERSON for t in tags):
         people = 1
     result = Sorted({})
-    blocks: list[dict[str, list[Any]]] = [{} for _ in range(min(people, 64))]
+    blocks: list[dict[str, list[Any]]] = [{} for _ in range(max(min(people, 64), told))]
     for number, gender in enumerate(genders[: len(blocks)]):
         blocks[number]["gender"] = [gender]
+    if told_genders:
+        genders = [told_genders.get(n, "") for n in range(1, len(blocks) + 1)]
     _Dealer(personal, names, len(blocks), genders).deal()
     general: dict[str, list[Any]] = {}
     for tag in tags:
@@ -137,7 +142,10 @@ def sort_tags(items: list[Item]) -> Sorted:
             result.explained.append(_explained(tag, f"general_tags.{place}", reason))
     if mentioned and "count" not in general:
         general["count"] = _count_words(genders)
+    placed = any(t.item.place for t in tags)
     for number, block in enumerate(blocks, 1):
+        if placed and not block:
+            continue
         result.values[f"character_{number}"] = {n: block[n] for n in grammar.CHARACTER_FIELDS if n in block}
     if general:
         result.values["general_tags"] = {n: general[n] for n in grammar.GENERAL_FIELDS if n in general}

@@ -109,6 +109,30 @@ def read_compound(text: str, offset: int = 0) -> tuple[list[Word], list[str]]:
     return found, unknown
 
 
+def read_mixed(text: str) -> tuple[list[Word], list[str]]:
+    """A compound, its Latin stretches read as tags."""
+    found: list[Word] = []
+    unknown: list[str] = []
+    words = vocabulary()
+    for piece in re.finditer(
+        rf"[{fields.CJK}、·\s：:。！？]*[{fields.CJK}]+[^\x00-\x7f]*(?:\d*[{fields.CJK}]+)*|[\x21-\x7e]+",
+        text,
+    ):
+        if piece.group().isascii():
+            latin = piece.group().strip("+.;:!?")
+            entry = words.get(latin)
+            if entry:
+                found.append(Word(latin, piece.start(), piece.end(), entry.tag, "a tag"))
+            elif latin:
+                unknown.append(latin)
+            continue
+        more, missed = read_compound(piece.group(), piece.start())
+        found += more
+        unknown += missed
+    whole, missed = read_compound(text)
+    return (whole, missed) if len(whole) >= len(found) else (found, unknown)
+
+
 def _alone(text: str, position: int) -> bool:
     """Whether a one-character name stands alone between separators or fillers, so that it is meant as a
     word.
