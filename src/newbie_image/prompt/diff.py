@@ -20,12 +20,13 @@ from newbie_image.prompt.diagnostics import Edit, apply_edits
 from newbie_image.prompt.document import Character, Group, Prompt, Section, Tag
 from newbie_image.prompt.parse import parse
 from newbie_image.prompt.vocabulary import vocabulary
-from newbie_image.prompt.write import format_prompt
+from newbie_image.prompt.write import format_prompt, weight_mark
 
 FORMAT = "newbie-prompt-patch/1"
 Action = Literal[
     "add", "remove", "replace", "weight", "order", "add-block", "remove-block", "version", "kind"
 ]
+_BLOCK_WEIGHT = re.compile(r"<!-- weight:(\S+) -->")
 _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -61,7 +62,8 @@ class Change:
             case "order":
                 return f"{where}: other order: {self.new}"
             case "add-block":
-                return f"{where}: added"
+                weight = _BLOCK_WEIGHT.match(self.new)
+                return f"{where}: added" + (f", weight {weight[1]}" if weight else "")
             case "remove-block":
                 return f"{where}: removed"
             case "version":
@@ -175,7 +177,9 @@ def _changes(a: Prompt, b: Prompt) -> list[Change]:
 
 
 def _block(prompt: Prompt, group: Group) -> str:
-    return prompt.source[group.elements[0].start : group.elements[0].end]
+    block = group.elements[0]
+    mark = "" if block.own_weight is None else weight_mark(block.own_weight)
+    return mark + prompt.source[block.start : block.end]
 
 
 def _local(group: Group, section: Section) -> str:
@@ -197,23 +201,32 @@ def _section_changes(group: str, field: str, a: tuple[Tag, ...], b: tuple[Tag, .
     left, right = _Bag(a), _Bag(b)
     removed = [t for t in a if not right.take(t.text)]
     added = [t for t in b if not left.take(t.text)]
+    gone, replaced = set(map(id, removed)), dict[int, Tag]()
+    alone = len(removed) == len(added) == 1 and len(a) == len(b)
     for tag in list(removed):
         group_name = words.group(tag.text)
         partner = next((t for t in added if group_name and words.group(t.text) == group_name), None)
-        if partner is None and len(removed) == len(added) == 1 and len(a) == len(b):
+        if partner is None and alone:
             partner = added[0]
         if partner is not None:
             removed.remove(tag)
             added.remove(partner)
+            replaced[id(tag)] = partner
             out.append(Change("replace", group, field, tag.text, partner.text))
     out += [Change("remove", group, field, tag.text) for tag in removed]
     out += [Change("add", group, field, new=tag.text) for tag in added]
-    before = {t.text: t.weight for t in reversed(a)} | {t.text: 1.0 for t in added}
+    kept = [(replaced.get(id(t), t).text, t.weight) for t in a if id(t) not in gone or id(t) in replaced]
+    made = [*kept, *((t.text, 1.0) for t in added)]
+    weights: dict[str, list[float]] = {}
+    for text, weight in made:
+        weights.setdefault(text, []).append(weight)
     for tag in b:
-        if tag.text in before and before[tag.text] != tag.weight:
-            out.append(Change("weight", group, field, f"{tag.text}:{before[tag.text]:g}", f"{tag.weight:g}"))
-    if not out and [t.text for t in a] != [t.text for t in b]:
-        out.append(Change("order", group, field, _listed(a), _listed(b)))
+        before = weights[tag.text].pop(0)
+        if before != tag.weight:
+            out.append(Change("weight", group, field, f"{tag.text}:{before:g}", f"{tag.weight:g}"))
+    if [text for text, _ in made] != [t.text for t in b]:
+        listed = ", ".join(edit.escape(text) for text, _ in made)
+        out.append(Change("order", group, field, listed, _listed(b)))
     return out
 
 
@@ -281,16 +294,16 @@ def _apply(prompt: Prompt, change: Change) -> Prompt:
         raise PromptError(f"the patch changes {change.group}, which this prompt does not have; add it first")
     if change.action == "remove-block":
         return edit.without_block(prompt, group)
-    name = change.field.rpartition(".")[2]
     if change.action == "add":
         if prompt.kind != "xml":
             text = prompt.source.rstrip()
             return parse(f"{text}, {change.new}" if text else change.new, strict=False)
-        return edit.add_tags(prompt, group, name, [change.new])
+        return edit.add_at(prompt, group, change.field, [change.new])
     wanted = change.old.rpartition(":")[0] if change.action == "weight" else change.old
     if change.action == "order":
         return edit.reorder(prompt, group, change.field, _texts(change.new))
-    tag = _tag(group, change.field, wanted)
+    weighed = change.old.rpartition(":")[2] if change.action == "weight" else ""
+    tag = _tag(group, change.field, wanted, weighed)
     if change.action == "remove":
         return prompt.without(tag.path)
     if change.action == "weight":
@@ -305,12 +318,11 @@ def _number(weight: str) -> float:
         raise PromptError(f"the patch's weight {weight[:40]!r} is no number; make the patch again") from None
 
 
-def _tag(group: Group, field: str, text: str) -> Tag:
-    for section in group.sections:
-        if _local(group, section) == field:
-            for tag in section.tags:
-                if tag.text == text:
-                    return tag
+def _tag(group: Group, field: str, text: str, weight: str = "") -> Tag:
+    """The first tag with this text, of those with this weight where there is one."""
+    found = [tag for s in group.sections if _local(group, s) == field for tag in s.tags if tag.text == text]
+    if found:
+        return next((tag for tag in found if f"{tag.weight:g}" == weight), found[0])
     whose = group.key if isinstance(group, Character) else "the general tags"
     raise PromptError(
         f"the patch changes {text!r} in {field} of {whose}, where this prompt does not have it; edit by hand"

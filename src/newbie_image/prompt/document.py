@@ -320,6 +320,15 @@ class Prompt:
 
         return without(self, path)
 
+    def with_character(self, number: int | None = None, **fields: str | Iterable[str]) -> Prompt:
+        """The prompt with another character: `prompt.with_character(gender="1girl", appearance="red_hair")`.
+
+        Its number is the one after the highest where none is given.
+        """
+        from newbie_image.prompt.edit import add_character
+
+        return add_character(self, fields, number)
+
     def swap_characters(self, first: int, second: int) -> Prompt:
         """The prompt with the contents of two character blocks exchanged; numbers and order stay."""
         from newbie_image.prompt.edit import swap_characters
@@ -327,7 +336,7 @@ class Prompt:
         return swap_characters(self, first, second)
 
     def set(self, name: str, tags: str | Sequence[str]) -> Prompt:
-        """The prompt with a field of the general tags replaced or added."""
+        """The prompt with a field of the general tags or the environment replaced or added."""
         from newbie_image.prompt.edit import set_field
 
         return set_field(self, self.general, name, tags)

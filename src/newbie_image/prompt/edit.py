@@ -7,7 +7,7 @@ as they were typed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from newbie_image.errors import PromptError
 from newbie_image.prompt import grammar
@@ -16,6 +16,7 @@ from newbie_image.prompt.document import Character, Comment, Element, Group, Nod
 from newbie_image.prompt.parse import parse
 from newbie_image.prompt.write import escape, format_prompt, weight_mark
 
+_GENERAL = grammar.GENERAL_FIELDS | grammar.ENVIRONMENT_FIELDS
 _REPAIRED = frozenset(
     {
         "missing-end",
@@ -65,27 +66,32 @@ def _list(tags: str | Iterable[str], name: str) -> str:
     if isinstance(tags, str):
         if name == "position" and grammar.is_box(tags):
             return tags
-        tags = parse(f"<other>{tags}</other>", strict=False).general.get("other")
+        section = parse(f"<other>{tags}</other>", strict=False).general.section("other")
+        return ", ".join(
+            ("" if t.own_weight is None else weight_mark(t.own_weight)) + escape(t.text)
+            for t in (section.tags if section else ())
+        )
     return ", ".join(escape(tag) for tag in tags)
 
 
 def _check_field(group: Group, name: str) -> str:
     name = grammar.canonical(name) or name
-    allowed = grammar.CHARACTER_FIELDS if isinstance(group, Character) else grammar.GENERAL_FIELDS
+    allowed = grammar.CHARACTER_FIELDS if isinstance(group, Character) else _GENERAL
     if name not in allowed and name != grammar.CAPTION.name:
         raise PromptError(f"there is no field {name!r} here; use one of {', '.join([*allowed, 'caption'])}")
     return name
 
 
 def set_field(prompt: Prompt, group: Group, name: str, tags: str | Iterable[str]) -> Prompt:
-    """The prompt with the tags of one field replaced; the field, and general_tags, are added where they are
-    missing.
+    """The prompt with the tags of one field replaced; the field, and the block around it, are added where
+    they are missing: `environment` for `time` and `location`, and for `weather` and `lighting` where the
+    prompt has one; otherwise `general_tags`.
 
     Args:
         prompt: an XML prompt.
         group: one of its groups.
         name: a field of the grammar, or `caption` for the general group.
-        tags: literal tags, or a list as one would type it.
+        tags: literal tags, or a list as one would type it, weights included.
 
     Raises:
         PromptError: the grammar has no such field there.
@@ -110,20 +116,33 @@ def _filled(element: Element, text: str) -> Edit:
 
 def _add_field(prompt: Prompt, group: Group, name: str, text: str) -> Prompt:
     field = f"<{name}>{text}</{name}>"
+    outer = ""
     if isinstance(group, Character):
         holder: Element | None = group.elements[0]
     else:
-        holder = next((e for e in group.elements if e.key == grammar.GENERAL.name), None)
+        outer = grammar.GENERAL.name
+        surrounded = any(e.key == grammar.ENVIRONMENT.name for e in group.elements)
+        if name in grammar.ENVIRONMENT_FIELDS and (surrounded or name not in grammar.GENERAL_FIELDS):
+            outer = grammar.ENVIRONMENT.name
+        holder = next((e for e in group.elements if e.key == outer), None)
     if holder is not None and name != grammar.CAPTION.name:
-        if holder.inner_start == holder.end:
-            return _again(prompt, _filled(holder, field))
-        elements = [c for c in holder.children if isinstance(c, Element)]
-        at = elements[-1].end if elements else holder.inner_start
-        return _again(
-            prompt, Edit(at, at, _lead(prompt.source, elements[-1].start if elements else at) + field)
-        )
+        return _into(prompt, holder, field)
     if name != grammar.CAPTION.name:
-        field = f"<{grammar.GENERAL.name}>\n  {field}\n</{grammar.GENERAL.name}>"
+        field = f"<{outer}>\n  {field}\n</{outer}>"
+    return _on_top(prompt, field)
+
+
+def _into(prompt: Prompt, holder: Element, text: str) -> Prompt:
+    """An element put behind the last one of another element."""
+    if holder.inner_start == holder.end:
+        return _again(prompt, _filled(holder, text))
+    elements = [c for c in holder.children if isinstance(c, Element)]
+    at = elements[-1].end if elements else holder.inner_start
+    return _again(prompt, Edit(at, at, _lead(prompt.source, elements[-1].start if elements else at) + text))
+
+
+def _on_top(prompt: Prompt, field: str) -> Prompt:
+    """A block put at the end of the prompt, inside its root."""
     root = next((e for e in prompt.tree if isinstance(e, Element) and e.key in grammar.ROOTS), None)
     if root is not None and root.inner_start == root.end:
         return _again(prompt, _filled(root, f"\n{field}\n"))
@@ -153,6 +172,100 @@ def add_tags(prompt: Prompt, group: Group, name: str, tags: Iterable[str]) -> Pr
     end, prose = section.tags[-1].end, name in grammar.PROSE
     lead = " " if prose else ", "
     return _again(prompt, Edit(end, end, "".join(lead + escape(tag, prose=prose) for tag in tags)))
+
+
+def add_at(prompt: Prompt, group: Group, field: str, tags: Iterable[str]) -> Prompt:
+    """The prompt with tags put behind the last one of a section, which may be of any element.
+
+    Args:
+        field: the section's path within the group: `appearance`, `environment.time`, `danbooru_tags`, or an
+            element that the grammar does not know. What is missing of the path is added.
+        tags: literal tags.
+    """
+    prefix = group.key + "." if isinstance(group, Character) else ""
+    *outer, name = [part.partition("#")[0] for part in field.split(".")]
+    listed = list(tags)
+    section = next((s for s in group.sections if s.path == prefix + field and s.elements), None)
+    if section is None and (outer == [grammar.GENERAL.name] or (prefix and not outer)):
+        known = grammar.CHARACTER_FIELDS if prefix else grammar.GENERAL_FIELDS
+        if name in known:
+            return add_tags(prompt, group, name, listed)
+    prompt, group = _sound_group(prompt, group, *(section.tags[-1:] if section else ()))
+    section = next((s for s in group.sections if s.path == prefix + field and s.elements), None)
+    prose = name in grammar.PROSE
+    if section is not None:
+        if section.tags:
+            end, lead = section.tags[-1].end, " " if prose else ", "
+            return _again(prompt, Edit(end, end, "".join(lead + escape(t, prose=prose) for t in listed)))
+        return _again(prompt, _filled(section.elements[0], _list(listed, name)))
+    text = f"<{name}>{_list(listed, name)}</{name}>"
+    while outer or prefix:
+        path = (prefix + ".".join(outer)).rstrip(".")
+        holder = _element(prompt.tree, path)
+        if holder is not None:
+            return _into(prompt, holder, text)
+        if not outer:
+            break
+        last = outer.pop()
+        text = f"<{last}>{text}</{last}>"
+    return _on_top(prompt, text)
+
+
+def _element(nodes: Iterable[Node], path: str) -> Element | None:
+    """The first element with this path."""
+    waiting = [node for node in nodes if isinstance(node, Element)]
+    while waiting:
+        node = waiting.pop(0)
+        if node.path == path:
+            return node
+        waiting[:0] = [child for child in node.children if isinstance(child, Element)]
+    return None
+
+
+def add_character(
+    prompt: Prompt, values: Mapping[str, str | Iterable[str]], number: int | None = None
+) -> Prompt:
+    """The prompt with another character behind the last one.
+
+    Args:
+        prompt: an XML prompt, or an empty text.
+        values: field of a character → its tags, as for :func:`set_field`.
+        number: the character's number; None for the one after the highest.
+
+    Raises:
+        PromptError: the prompt is a plain list or a sentence, has this number, or the grammar has no such
+            field in a character.
+    """
+    if prompt.kind != "xml" and prompt.source.strip():
+        raise PromptError("a plain list or a sentence has no characters; convert it to XML first")
+    taken = [character.number for character in prompt.characters]
+    number = max(taken, default=0) + 1 if number is None else number
+    if number in taken or not 0 < number < 1_000_000:
+        raise PromptError(f"character {number} is taken or no number; leave it out for the next free one")
+    prompt = sound(prompt)
+    name = f"character_{number}"
+    probe = parse(f"<{name}></{name}>").characters[0]
+    lines = []
+    for key, tags in values.items():
+        field = _check_field(probe, key)
+        lines.append(f"  <{field}>{_list(tags, field)}</{field}>\n")
+    block = f"<{name}>\n{''.join(lines)}</{name}>"
+    if prompt.characters:
+        at = prompt.characters[-1].elements[-1].end
+        return _again(prompt, Edit(at, at, "\n" + block))
+    root = next((e for e in prompt.tree if isinstance(e, Element) and e.key in grammar.ROOTS), None)
+    if root is not None and root.inner_start == root.end:
+        return _again(prompt, _filled(root, f"\n{block}\n"))
+    first = next((e for e in (root.children if root else prompt.tree) if isinstance(e, Element)), None)
+    at = root.inner_start if root else len(prompt.source) if first is None else _begin(prompt, first)
+    return _again(prompt, Edit(at, at, f"\n{block}" if root else f"{block}\n"))
+
+
+def _begin(prompt: Prompt, first: Element) -> int:
+    """Where a block begins, its weight included."""
+    siblings = _find(prompt.tree, first)
+    weights = _weights_of(siblings, next(i for i, node in enumerate(siblings) if node is first))
+    return weights[0].start if weights else first.start
 
 
 def replace_tag(prompt: Prompt, path: str, text: str) -> Prompt:

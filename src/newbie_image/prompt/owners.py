@@ -51,7 +51,7 @@ def has_owners(prompt: Prompt) -> bool:
 
 
 def shielded(text: str) -> str:
-    """The text with prefixes and `BREAK`s so written that a reader of weights takes them for what they are."""
+    """The text with prefixes and `BREAK`s written so that a reader of weights leaves them alone."""
     text = re.sub(r"\[(char\d{1,3}(?:#\d{1,3})?)\]\s*([(\[{]*)", r"\2\\[\1\\]", text, flags=re.IGNORECASE)
     return re.sub(r"\s*\bBREAK\b\s*", ", ,BREAK\u2060, ", text)
 
