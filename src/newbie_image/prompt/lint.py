@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from newbie_image.prompt import fields, grammar
 from newbie_image.prompt.diagnostics import Diagnostic, Edit, Fix, apply_edits
 from newbie_image.prompt.document import Character, Prompt, Tag
+from newbie_image.prompt.lint_counts import counts
 from newbie_image.prompt.lint_foreign import FOREIGN_RULES
 from newbie_image.prompt.lint_people import PEOPLE_RULES
 from newbie_image.prompt.parse import parse
@@ -39,7 +40,7 @@ def check(
     found = list(prompt.diagnostics)
     rules: list[Callable[[Prompt], Iterator[Remark]]] = [*TAG_RULES]
     if prompt.kind == "xml":
-        rules += [*STRUCTURE_RULES, *PEOPLE_RULES]
+        rules += [*STRUCTURE_RULES, *PEOPLE_RULES, counts]
     if negative:
         rules = [rule for rule in rules if rule not in (no_character, missing_fields)]
     for rule in rules:

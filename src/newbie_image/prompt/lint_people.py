@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -11,12 +9,12 @@ from typing import NamedTuple
 from newbie_image.prompt import grammar
 from newbie_image.prompt.diagnostics import Edit, Fix
 from newbie_image.prompt.document import Character, Comment, Element, Prompt, Section, Tag
+from newbie_image.prompt.people_words import people_in, series_among
 from newbie_image.prompt.remarks import Remark, removal
 from newbie_image.prompt.vocabulary import BLENDS, FIRM_GROUPS, Entry, implied, vocabulary
 from newbie_image.prompt.words import has_cjk, read_compound
 
 _LONGEST_COMPOUND = 48
-_COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
 _PERSONAL = frozenset(
     {
         "hair_color",
@@ -84,17 +82,38 @@ def _grouped(said: Iterable[_Said]) -> dict[str, dict[str, _Said]]:
     return groups
 
 
-def _filled(section: Section) -> int:
-    """How many of a section's elements hold anything but notes."""
-    return sum(any(not isinstance(c, Comment) for c in e.children) for e in section.elements)
+def _named(section: Section) -> int:
+    """How many people `<n>` names: its elements or its different tags, without those that name a series."""
+    series = {tag.start for tag in series_among(section.tags)}
+    tags = [tag for tag in section.tags if tag.start not in series]
+    filled = sum(
+        any(not isinstance(c, Comment) and c.start not in series for c in e.children)
+        for e in section.elements
+    )
+    return max(filled, len({tag.text for tag in tags}))
+
+
+def _genders(section: Section) -> list[str]:
+    """The gender of each person that `<gender>` speaks of, in order: `2girls` speaks of two."""
+    out: list[str] = []
+    for tag in section.tags:
+        said = people_in(tag.text)
+        out += [f"1{said.who}"] * said.number if said and said.number > 1 else [tag.text]
+    return out
+
+
+def holds_several(character: Character) -> bool:
+    """Whether a block names several people, or has several genders."""
+    names, genders = character.section("n"), character.section("gender")
+    return (names is not None and _named(names) > 1) or (genders is not None and len(_genders(genders)) > 1)
 
 
 def merged(prompt: Prompt) -> Iterator[Remark]:
     """Several people in one block: two names, or two genders."""
     for character in prompt.characters:
         names, genders = character.section("n"), character.section("gender")
-        named = 0 if names is None else max(_filled(names), len({t.text for t in names.tags}))
-        people = max(named, 0 if genders is None else len(genders.tags))
+        named = 0 if names is None else _named(names)
+        people = max(named, 0 if genders is None else len(_genders(genders)))
         if people < 2:
             continue
         block = character.elements[0]
@@ -138,25 +157,32 @@ def _split(prompt: Prompt, character: Character, people: int) -> Fix | None:
         *([] for _ in range(people - 1)),
     ]
     for section in character.sections:
-        if len(section.tags) == people and section.name in ("n", "gender"):
-            parts = [[tag] for tag in section.tags]
-        else:
+        texts: list[list[str]] | None = None
+        if section.name == "n":
+            series = series_among(section.tags)
+            names = [tag for tag in section.tags if tag not in series]
+            if len(names) == people:
+                texts = [[written_tag(tag) for tag in (name, *series)] for name in names]
+        elif section.name == "gender" and len(genders := _genders(section)) == people:
+            whole = len(section.tags) == people
+            texts = [[written_tag(tag)] for tag in section.tags] if whole else [[each] for each in genders]
+        if texts is None:
             parts = _deal(section.tags, people)
-        if parts is None:
-            return None
-        for lines, tags in zip(blocks, parts, strict=True):
-            if tags:
-                text = ", ".join(map(written_tag, tags))
-                lines.append(f"  <{section.name}>{text}</{section.name}>")
+            if parts is None:
+                return None
+            texts = [[written_tag(tag) for tag in part] for part in parts]
+        for lines, written in zip(blocks, texts, strict=True):
+            if written:
+                lines.append(f"  <{section.name}>{', '.join(written)}</{section.name}>")
     used = {c.number for c in prompt.characters if c is not character}
     numbers = [n for n in range(character.number, character.number + people + len(used)) if n not in used][
         :people
     ]
-    texts = [
+    made = [
         "\n".join([f"<character_{n}>", *lines, f"</character_{n}>"])
         for n, lines in zip(numbers, blocks, strict=True)
     ]
-    return Fix(f"write {people} blocks", (Edit(block.start, block.end, "\n".join(texts)),))
+    return Fix(f"write {people} blocks", (Edit(block.start, block.end, "\n".join(made)),))
 
 
 def _deal(tags: tuple[Tag, ...], people: int) -> list[list[Tag]] | None:
@@ -250,58 +276,6 @@ def _move(prompt: Prompt, tag: Tag, character: Character, field: str) -> Fix | N
         return None
     end = section.tags[-1].end
     return Fix(f"move it to {character.key}", (*gone.edits, Edit(end, end, ", " + tag.raw)))
-
-
-def _expected(prompt: Prompt) -> Counter[str] | None:
-    """How many girls, boys and others the blocks make, None where a gender is missing."""
-    people: Counter[str] = Counter()
-    for character in prompt.characters:
-        match = _COUNT.match((character.gender or "").lower())
-        if match is None:
-            return None
-        people[match[3]] += 1
-    return people
-
-
-def counts(prompt: Prompt) -> Iterator[Remark]:
-    """`<count>` that disagrees with the blocks. Where a block holds several people, that is said instead."""
-    section = prompt.general.section("count")
-    if section is None or not section.tags or not prompt.characters or next(merged(prompt), None) is not None:
-        return
-    exact = True
-    told: Counter[str] = Counter()
-    solo = False
-    for tag in section.tags:
-        match = _COUNT.match(tag.text.lower())
-        if match:
-            told[match[3]] += int(match[1])
-            exact &= not match[2]
-        solo |= tag.text.lower() == "solo"
-    have, total = len(prompt.characters), sum(told.values())
-    people = _expected(prompt)
-    wrong = bool(told) and (total != have if exact else total > have)
-    wrong |= bool(told) and exact and people is not None and people != told
-    if not wrong and not (solo and have > 1):
-        return
-    first, last = section.tags[0], section.tags[-1]
-    right, repair = f"{have} characters", None
-    if people:
-        right = ", ".join(
-            f"{n}{who}{'s' if n > 1 else ''}" for who in ("girl", "boy", "other") if (n := people[who])
-        )
-        plain = all(_COUNT.match(t.text.lower()) or t.text.lower() == "solo" for t in section.tags)
-        if plain and "<" not in prompt.source[first.start : last.end]:
-            repair = Fix(f"write {right}", (Edit(first.start, last.end, right),))
-    said = ", ".join(t.text for t in section.tags)
-    yield Remark(
-        "count-disagrees",
-        "warning",
-        f"<count> says {said[:60]}, the blocks say {right}",
-        first.start,
-        last.end,
-        first.path,
-        repair,
-    )
 
 
 def numbering(prompt: Prompt) -> Iterator[Remark]:
@@ -445,4 +419,33 @@ def _near_position(text: str) -> str | None:
     return next(iter(difflib.get_close_matches(text[:40], grammar.POSITIONS, 1, 0.8)), None)
 
 
-PEOPLE_RULES = (merged, contradictions, personal_in_general, counts, numbering, repeated_names, positions)
+def nested_characters(prompt: Prompt) -> Iterator[Remark]:
+    """A character's block inside another one's: it is read as a person of its own."""
+    open_blocks: list[tuple[Element, str]] = []
+    for block, key in sorted(
+        ((e, c.key) for c in prompt.characters for e in c.elements), key=lambda b: b[0].start
+    ):
+        while open_blocks and open_blocks[-1][0].end <= block.start:
+            open_blocks.pop()
+        if open_blocks:
+            outer = open_blocks[-1][0].name
+            yield Remark(
+                "nested-character",
+                "warning",
+                f"<{block.name}> stands inside <{outer}> and is read beside it; write </{outer}> before it",
+                block.start,
+                block.inner_start,
+                key,
+            )
+        open_blocks.append((block, key))
+
+
+PEOPLE_RULES = (
+    merged,
+    nested_characters,
+    contradictions,
+    personal_in_general,
+    numbering,
+    repeated_names,
+    positions,
+)
