@@ -189,6 +189,9 @@ def _to_xml(prompt: Prompt) -> tuple[Prompt, list[Explained], list[str], list[st
         return prompt, [], [], []
     owned = read_flat(prompt) if has_owners(prompt) else _read_words(prompt)
     result = sort_tags(owned.items)
+    if result.open:
+        listed = ", ".join(result.open[:12]) + (", …" if len(result.open) > 12 else "")
+        owned.remarks.append(f"nothing says whose, kept with the picture: {listed}")
     values = result.values
     if owned.counted and "count" not in values.get("general_tags", {}):
         genders = [g for n, b in values.items() if n.startswith("character_") for g in b.get("gender", [])]

@@ -18,6 +18,14 @@ from newbie_image.prompt import grammar
 from newbie_image.prompt.vocabulary import FIRM_GROUPS, normal, vocabulary
 
 COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
+_ARTIST = re.compile(
+    r"(?:artist\s*[:：]\s*|(?:(?:drawn|art)[_ ])?by[_ ](?!(?:a|an|the|my|her|his)[_ ]))(\S.*)\Z|(.+[_ ]\(artist\))\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+_MALE = re.compile(
+    r"(?:.*_)?(?:male|man|beard|stubble|goatee|mustache|facial_hair|pectorals|chest_hair|bara)\Z|male_.*"
+)
+_FEMALE = re.compile(r"(?:.*_)?(?:female|woman|breasts?|cleavage|sideboob|underboob|pregnant)\Z|female_.*")
 _SHARED = frozenset({"interaction"})
 _NO_PERSON = frozenset({"no_humans"})
 
@@ -30,7 +38,7 @@ class Item:
         text: the literal tag.
         weight: its weight, 1 for none.
         written: what was typed, where that differs.
-        person: the number of the person it was said about, 0 where that is open.
+        person: the number of the person it was said about, 0 where that is open, -1 for all.
         reason: how it was understood.
         place: the field, where that is told; empty for the vocabulary's.
     """
@@ -55,11 +63,14 @@ class Explained:
 
 @dataclass
 class Sorted:
-    """The result: plain values (see :mod:`mapping`), what became of each tag, and the tags nobody knows."""
+    """The result: plain values (see :mod:`mapping`), what became of each tag, the tags nobody knows, and those
+    of which nothing says whose they are.
+    """
 
     values: dict[str, Any]
     explained: list[Explained] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
 
 
 @cache
@@ -77,11 +88,11 @@ def figures() -> dict[str, frozenset[str]]:
 class _Known:
     """A tag with what the vocabulary says about it."""
 
-    __slots__ = ("field", "group", "item", "key", "known", "order", "people", "tag", "why")
+    __slots__ = ("field", "gender", "group", "item", "key", "known", "order", "people", "tag", "why")
 
     def __init__(self, item: Item, order: int) -> None:
         words = vocabulary()
-        self.people: tuple[int, ...] = (item.person,) if item.person else ()
+        self.people: tuple[int, ...] = (item.person,) if item.person > 0 else ()
         self.tag = item.text
         self.item = item
         self.order = order
@@ -92,6 +103,12 @@ class _Known:
         place = "position" if self.tag.startswith("position:") else words.field(self.tag)
         if place == "position" and entry is None:
             self.tag = self.tag.removeprefix("position:")
+        artist = _ARTIST.match(self.tag) if entry is None and not item.person else None
+        if artist:
+            self.tag, place = artist[1] or artist[2], "artists"
+        self.gender = "1boy" if _MALE.match(self.key) else "1girl" if _FEMALE.match(self.key) else ""
+        if place is None and self.gender:
+            place = "body_type"
         self.known = place is not None
         if place is None and re.search(r"_\(.+\)\Z", self.key):
             place = "n"
@@ -135,9 +152,11 @@ def sort_tags(items: list[Item]) -> Sorted:
                 result.explained.append(_explained(tag, f"character_{person}.{tag.field}", reason))
         else:
             place = tag.field if tag.field in grammar.GENERAL_FIELDS else "other"
-            if place == "count" and tag.item.person and tag.key in ("1girl", "1boy", "1other"):
+            if place == "count" and tag.item.person > 0 and tag.key in ("1girl", "1boy", "1other"):
                 result.explained.append(_explained(tag, f"character_{tag.item.person}.gender", reason))
                 continue
+            if tag.field in grammar.CHARACTER_FIELDS:
+                result.open.append(tag.tag)
             _append(general, place, value)
             result.explained.append(_explained(tag, f"general_tags.{place}", reason))
     if mentioned and "count" not in general:
@@ -165,7 +184,7 @@ def _append(block: dict[str, list[Any]], name: str, value: Any) -> None:
 
 def _genders(tags: list[_Known]) -> tuple[list[str], bool]:
     """The gender of each person, from count tags or from the people a sentence mentions."""
-    mentioned = [t for t in tags if t.item.person and t.key in ("1girl", "1boy", "1other")]
+    mentioned = [t for t in tags if t.item.person > 0 and t.key in ("1girl", "1boy", "1other")]
     if mentioned:
         by_person = {t.item.person: t.key for t in mentioned}
         last = max(max(t.people, default=0) for t in tags)
@@ -211,11 +230,16 @@ class _Dealer:
         for tag in self.tags:
             if tag.people:
                 continue
-            if tag.field == "n":
+            if tag.item.person < 0:
+                tag.people = tuple(range(1, self.people + 1))
+                tag.why = "said of all"
+            elif tag.field == "n":
                 self._give(tag, order.get(tag.key, 1), "by its name")
             elif tag.field in _SHARED:
                 tag.people = tuple(range(1, self.people + 1))
                 tag.why = "shared by all"
+            elif tag.gender and self.genders.count(tag.gender) == 1:
+                self._give(tag, self.genders.index(tag.gender) + 1, f"only a {tag.gender[1:]} has it")
         self._by_looks(order)
         marks = self._by_groups()
         self._by_place(marks)
@@ -270,16 +294,16 @@ class _Dealer:
             elif begins:
                 person = max((p for p, begin in begins.items() if begin <= tag.order), default=1)
                 self._give(tag, person, "stands among this person's tags")
-            elif alone or tag.field in ("expression", "pose", "body_type") or not marks:
+            elif alone or tag.field in ("expression", "pose", "body_type"):
                 tag.people = tuple(range(1, self.people + 1))
                 tag.why = "nothing says whose, given to all"
             else:
-                nearest = max((o for o in marks if o < tag.order), default=min(marks))
-                self._give(tag, marks[nearest], "nothing says whose, given to its neighbour's person")
+                tag.why = "nothing says whose, kept with the picture"
 
     def _block_begins(self, marks: dict[int, int]) -> dict[int, int]:
         """Person → where that person's stretch of the list begins; empty where people are mixed."""
         names = {t.order: t.people[0] for t in self.tags if t.field == "n" and len(t.people) == 1}
+        marks = {o: p for o, p in marks.items() if o not in self._side_by_side()}
         for known in (marks, {o: p for o, p in marks.items() if o not in names}):
             persons = [p for _, p in sorted(known.items())]
             if len(set(persons)) == self.people and persons == sorted(persons):
@@ -290,3 +314,14 @@ class _Dealer:
                         begins[person] = order
                 return begins
         return {}
+
+    def _side_by_side(self) -> set[int]:
+        """Orders of tags that part nobody's stretch: values of one group side by side (`blue_hair, red_hair`),
+        as in a list by subject, and what only one gender has, which may stand anywhere.
+        """
+        groups: dict[str, list[int]] = {}
+        for tag in self.tags:
+            if tag.group:
+                groups.setdefault(tag.group, []).append(tag.order)
+        beside = {o for orders in groups.values() for o in orders if o - 1 in orders or o + 1 in orders}
+        return beside | {t.order for t in self.tags if t.gender and t.why.startswith("only a ")}
