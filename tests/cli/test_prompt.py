@@ -121,6 +121,20 @@ def test_diff_and_apply(bad: Path, tmp_path: Path):
     )
 
 
+def test_diff_and_apply_say_what_they_assumed(bad: Path, tmp_path: Path):
+    broken, whole, patch = tmp_path / "broken.xml", tmp_path / "whole.xml", tmp_path / "patch.json"
+    broken.write_text("<character_1><n>a</character_1>", encoding="utf-8")
+    whole.write_text("<character_1><n>b</n></character_1>", encoding="utf-8")
+    answer = newbie("diff", str(broken), str(whole), "--patch")
+    assert answer.exit_code == 0
+    assert f"{broken}:1:14: warning missing-end" in answer.stderr
+    assert str(whole) not in answer.stderr
+    patch.write_text(answer.stdout, encoding="utf-8")
+    applied = newbie("apply", str(broken), str(patch))
+    assert applied.stdout == whole.read_text(encoding="utf-8")
+    assert "missing-end" in applied.stderr
+
+
 def test_templates_schema_and_new():
     assert "single_portrait" in newbie("template", "list").stdout
     assert "{{hair" in newbie("template", "show", "single_portrait").stdout

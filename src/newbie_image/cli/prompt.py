@@ -237,14 +237,14 @@ def convert(
 ) -> int:
     """Write a prompt in another notation."""
     from newbie_image.cli.prompt_report import say_assumptions
-    from newbie_image.prompt import convert as conversion
+    from newbie_image.prompt import convert as converted
     from newbie_image.prompt.parse import read_text
 
     text = read_text(read_bytes(file), strict=not tolerant)
     name = "" if file == "-" else file
     notation: Any = source or None
     target: Any = to
-    done = conversion.convert(text, target, source=notation, strict=not tolerant, name=name)
+    done = converted(text, target, source=notation, strict=not tolerant, name=name)
     if as_json:
         words = [
             {"written": e.written, "tag": e.tag, "path": e.path, "reason": e.reason} for e in done.explained
@@ -283,23 +283,31 @@ def explain(
 
 def diff(a: str, b: str, *, patch: bool = False, as_json: bool = False) -> int:
     """What changed between two prompts, in words."""
-    from newbie_image.prompt import diff as differences
+    from newbie_image.cli.prompt_report import say_assumptions
+    from newbie_image.prompt.diff import diff as differences
+    from newbie_image.prompt.diff import words
 
     first, second = _parse(a, True), _parse(b, True)
-    made = differences.diff(first, second)
+    made = differences(first, second)
     if patch or as_json:
         say_json({"ok": True, **made.as_dict()} if as_json else made.as_dict())
     else:
-        say("".join(line + "\n" for line in differences.words(made, first, second)))
+        say("".join(line + "\n" for line in words(made, first, second)))
+    for prompt, file in ((first, a), (second, b)):
+        say_assumptions(prompt, file)
     return 0
 
 
 def apply(file: str, patch: str, *, write: bool = False, as_json: bool = False) -> int:
     """Apply a patch to a prompt. The result is given to the byte, without a newline of its own."""
-    from newbie_image.prompt import diff as differences
+    from newbie_image.cli.prompt_report import say_assumptions
+    from newbie_image.prompt.diff import Patch
+    from newbie_image.prompt.diff import apply as changed
 
     text = read_bytes(patch).decode("utf-8", "replace")
-    result = differences.apply(_parse(file, True), differences.Patch.from_json(text))
+    prompt = _parse(file, True)
+    result = changed(prompt, Patch.from_json(text))
+    say_assumptions(prompt, file)
     if as_json:
         say_json({"ok": True, "text": result.source})
     elif write and file != "-":
@@ -313,9 +321,9 @@ def apply(file: str, patch: str, *, write: bool = False, as_json: bool = False) 
 
 def schema(*, kind: str = "rng", as_json: bool = False) -> int:
     """The grammar for editors."""
-    from newbie_image.prompt import schema as schemas
+    from newbie_image.prompt import schema as grammar_of
 
-    text = schemas.schema(kind)
+    text = grammar_of(kind)
     if as_json:
         say_json({"ok": True, "kind": kind, "schema": text})
     else:

@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from newbie_image.errors import PromptError
@@ -35,9 +37,24 @@ from newbie_image.prompt.flatten import (
 from newbie_image.prompt.parse import parse
 
 if TYPE_CHECKING:
-    pass
+    from newbie_image.prompt.convert import convert
+    from newbie_image.prompt.diff import Patch, apply, diff
+    from newbie_image.prompt.lint import check, fix
+    from newbie_image.prompt.schema import schema
+    from newbie_image.prompt.write import format_prompt, write
 
-_LAZY: dict[str, str] = {}
+_LAZY = {
+    "Patch": "diff",
+    "apply": "diff",
+    "check": "lint",
+    "convert": "convert",
+    "diff": "diff",
+    "fix": "lint",
+    "format_prompt": "write",
+    "schema": "schema",
+    "write": "write",
+}
+"""Name → the module that has it, imported when the name is first asked for."""
 
 __all__ = [
     "Character",
@@ -47,6 +64,7 @@ __all__ = [
     "Element",
     "Fix",
     "Group",
+    "Patch",
     "PlacedText",
     "Prompt",
     "PromptError",
@@ -55,17 +73,46 @@ __all__ = [
     "Tag",
     "TagPlace",
     "TextForm",
+    "apply",
     "apply_edits",
+    "check",
+    "convert",
+    "diff",
     "encoder_text",
     "excerpt",
+    "fix",
     "flatten",
+    "format_prompt",
     "group_texts",
     "parse",
+    "schema",
     "whole_text",
+    "write",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        module = importlib.import_module(f"{__name__}.{_LAZY[name]}")
+        value = globals()[name] = getattr(module, name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Language(ModuleType):
+    """The package: `convert`, `diff`, `schema` and `write` are the functions, also after an import of the
+    modules that have their names (from which other names are imported in full: `from
+    newbie_image.prompt.diff import words`).
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and _LAZY.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Language
