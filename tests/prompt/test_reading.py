@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from newbie_image.prompt import Prompt, parse
+from newbie_image.prompt import Prompt, parse, write
 from newbie_image.prompt.fields import decode
 
 
@@ -27,6 +27,33 @@ def test_two_newlines_are_two_lines():
 @pytest.mark.parametrize("entity", ["&#xD800;", "&#57343;", "&#0;", "&#x110000;"])
 def test_what_is_no_character_is_no_entity(entity: str):
     assert decode(entity) == entity
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("&hearts;", "♥"),
+        ("caf&eacute;", "café"),
+        ("tom &AMP; jerry", "tom & jerry"),
+        ("a&nbsp;b", "a\xa0b"),
+        ("&nbsp;", "\xa0"),
+        ("a&comma;b", "a,b"),
+        ("&Tab;x", "\tx"),
+        ("&nosuch;", "&nosuch;"),
+        ("R&B;", "R&B;"),
+        ("&amp;hearts;", "&hearts;"),
+    ],
+)
+def test_entities_of_html_are_what_they_stand_for(written: str, text: str):
+    prompt = parse(f"<n>{written}</n>")
+    assert texts(prompt) == [text]
+    again = write(prompt)
+    assert texts(parse(again)) == [text]
+    assert write(parse(again)) == again
+
+
+def test_only_what_would_be_an_entity_is_escaped():
+    assert write(parse("rock&roll;, &amp;hearts;, a & b")) == "rock&roll;, &amp;hearts;, a & b"
 
 
 def test_escaped_brackets_of_both_kinds():

@@ -12,7 +12,7 @@ SEPARATOR_OR_PLUS = re.compile(
     rf"[,，、\r\n]|(?<=[{CJK}])[ \t\u3000]*+[+＋](?=[^\S\r\n]*+[^\s,，、+＋<>&]{{0,8}}?[{CJK}])"
 )
 BOX = re.compile(r"[\s,，、]*([-+.\d]{1,24}(?:\s{0,8}[,，]\s{0,8}[-+.\d]{1,24}){3})[\s,，、]*\Z")
-_ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|apos));")
+ENTITY = re.compile(r"&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|([a-zA-Z][a-zA-Z0-9]{1,31}));")
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _WEIGHT = re.compile(r"\s*weight\s*[:=：]\s*(.*?)\s*\Z", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})\Z")
@@ -22,11 +22,18 @@ _VERSION = re.compile(r"\s*version\s*[:：]\s*(.*?)\s*\Z", re.IGNORECASE | re.DO
 def _entity(match: re.Match[str]) -> str:
     decimal, hexadecimal, name = match.groups()
     if name:
-        return _NAMED[name]
+        return _NAMED.get(name) or _of_html(name, match.group())
     code = int(decimal) if decimal else int(hexadecimal, 16)
     if code == 0 or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
         return match.group()
     return chr(code)
+
+
+def _of_html(name: str, written: str) -> str:
+    """The character of one of HTML's entities (`hearts`, `eacute`); as written where HTML has none."""
+    from html.entities import html5
+
+    return html5.get(name + ";", written)
 
 
 def decode(raw: str) -> str:
@@ -40,7 +47,7 @@ def decode(raw: str) -> str:
         for left, right in ("()", "[]"):
             if raw.count("\\" + left) == raw.count("\\" + right) > 0:
                 raw = raw.replace("\\" + left, left).replace("\\" + right, right)
-    return _ENTITY.sub(_entity, raw) if "&" in raw else raw
+    return ENTITY.sub(_entity, raw) if "&" in raw else raw
 
 
 def weight_comment(inner: str) -> str | None:
@@ -72,7 +79,7 @@ _STOP = re.compile(r"[.!?](?:\s|\Z)|[。！？]")
 
 def items(text: str) -> list[str]:
     """The literal items between separators, entities decoded first; the kind of a text is told from them."""
-    plain = re.sub(r"\\(?=[()\[\]])", "", _ENTITY.sub(_entity, text))
+    plain = re.sub(r"\\(?=[()\[\]])", "", ENTITY.sub(_entity, text))
     return [item for item in map(str.strip, SEPARATOR_OR_PLUS.split(plain)) if item]
 
 

@@ -24,7 +24,7 @@ _EMPHASIS = re.compile(r"[+-]?(?:\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 _LAST_OF_SEVERAL = re.compile(r"[^()]+:\s*\d*\.\d+\)\Z")
 _BLANK = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?:=.*)?\}\}\Z", re.DOTALL)
 _PREFIX = re.compile(r"\[char\d{1,3}\]")
-_ENTITY = re.compile(r"&#?\w{1,8};")
+_ENTITY = re.compile(r"&#?\w{1,32};")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _DEEP = 24
 """Tags that one bracket may hold."""

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from newbie_image.prompt import fields, grammar
 from newbie_image.prompt.document import Comment, Element, Node, Prompt, Tag
 
-_AMPERSAND = re.compile(r"&(?=(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|amp|lt|gt|quot|apos);)")
 _LESS = re.compile(r"<(?=[!?]|/?[ \t]*[^\W\d])")
 _HAS_CJK = re.compile(f"[{fields.CJK}]")
 _ALWAYS = re.compile("[\ufeff]")
@@ -27,6 +26,12 @@ def _number(match: re.Match[str]) -> str:
     return f"&#{ord(match.group())};"
 
 
+def _ampersand(match: re.Match[str]) -> str:
+    """`&amp;` for an ampersand that would begin an entity."""
+    written = match.group()
+    return written if fields.decode(written) == written else "&amp;" + written[1:]
+
+
 def escape(text: str, *, prose: bool = False) -> str:
     """A literal tag as it is written in a prompt, so that it is read back as this very tag.
 
@@ -34,7 +39,8 @@ def escape(text: str, *, prose: bool = False) -> str:
         text: the literal tag, or the text of a caption.
         prose: it stands in a caption, where commas and newlines separate nothing.
     """
-    text = _AMPERSAND.sub("&amp;", text)
+    if "&" in text:
+        text = fields.ENTITY.sub(_ampersand, text)
     if "<" in text:
         text = _LESS.sub("&lt;", text)
     if "\\" in text and fields.decode(text) != text.replace("&amp;", "&").replace("&lt;", "<"):
