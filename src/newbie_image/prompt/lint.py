@@ -15,6 +15,7 @@ from newbie_image.prompt.diagnostics import Diagnostic, Edit, Fix, apply_edits
 from newbie_image.prompt.document import Character, Prompt, Tag
 from newbie_image.prompt.lint_counts import counts
 from newbie_image.prompt.lint_foreign import FOREIGN_RULES
+from newbie_image.prompt.lint_marks import MARK_RULES
 from newbie_image.prompt.lint_people import PEOPLE_RULES
 from newbie_image.prompt.parse import parse
 from newbie_image.prompt.remarks import Remark, removal
@@ -158,7 +159,7 @@ def escaped_twice(prompt: Prompt) -> Iterator[Remark]:
             )
 
 
-TAG_RULES = (escaped_twice, misspelt_tags, spaces, duplicates, *FOREIGN_RULES)
+TAG_RULES = (escaped_twice, misspelt_tags, spaces, duplicates, *FOREIGN_RULES, *MARK_RULES)
 
 
 def no_character(prompt: Prompt) -> Iterator[Remark]:

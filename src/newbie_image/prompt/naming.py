@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from newbie_image.prompt import grammar
 from newbie_image.prompt.diagnostics import Edit, Fix
-from newbie_image.prompt.markup import Mark, Matching
+from newbie_image.prompt.markup import Mark, Matching, Problem
+
+_LIKE_A_MARK = re.compile(
+    r"[<＜][ \t\u3000]*([/／]?)[ \t\u3000]*([^\W\d][\w＿\- \t\u3000]{0,31}?)[ \t\u3000]*[>＞]"
+)
 
 
 class Oddity(NamedTuple):
@@ -64,6 +69,32 @@ def oddities(
     if mark.attributes.strip():
         message = f"<{mark.name}> has attributes, which this language does not read; write elements instead"
         yield Oddity("attribute", message, None)
+
+
+def misshapen(text: str) -> Iterator[tuple[int, int, str]]:
+    """Stretches that are meant as marks and are none: `<character 1>`, full-width `＜n＞`.
+
+    Yields:
+        start, end, and the mark as it has to be written.
+    """
+    for found in _LIKE_A_MARK.finditer(text):
+        name = re.sub(r"[ \t-]+", "_", unicodedata.normalize("NFKC", found[2]).lower())
+        known = grammar.canonical(name)
+        right = f"<{'/' if found[1] else ''}{name if known in grammar.FIELDS else known}>"
+        if known is not None and right != found.group().lower():
+            yield found.start(), found.end(), right
+
+
+def true_cause(text: str, problem: Problem) -> Problem:
+    """The problem itself, or the misshapen start of an end that closes nothing."""
+    if problem.code == "stray-end":
+        end = text[problem.start : problem.end].lower().replace("/", "").replace(" ", "")
+        for start, stop, right in misshapen(text[: problem.start]):
+            if right == end:
+                written = text[start:stop]
+                message = f"{written} is no mark of an element but text; write {right}"
+                return Problem("misshapen-mark", start, stop, message, f"read as {right}")
+    return problem
 
 
 def nearest_element(name: str) -> str | None:

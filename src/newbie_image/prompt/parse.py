@@ -170,6 +170,7 @@ class _Builder:
         if problems:
             if self.strict:
                 first = min(problems, key=lambda p: (not p.code.startswith("unterminated"), p.start))
+                first = naming.true_cause(text, first)
                 raise self.refuse(first.message, first.start)
             for p in problems:
                 self.say(p.code, "warning", f"{p.message} ({p.assumed})", p.start, p.end)
