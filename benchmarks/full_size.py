@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -59,7 +58,7 @@ print(json.dumps(told))
 """
 
 
-def parts() -> Iterator[tuple[str, nn.Module]]:
+def parts() -> dict[str, nn.Module]:
     """The four models without data."""
     gemma = Gemma3TextConfig(
         vocab_size=262_208,
@@ -74,30 +73,26 @@ def parts() -> Iterator[tuple[str, nn.Module]]:
         max_position_embeddings=131_072,
     )
     with torch.device("meta"):
-        yield "transformer", NextDiT()
-        yield "text_encoder", GemmaTextModel(gemma)
-        yield "clip_model", JinaTextModel()
-        yield (
-            "vae",
-            AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512),
-                layers_per_block=2,
-                latent_channels=16,
-                scaling_factor=0.3611,
-                shift_factor=0.1159,
-                use_quant_conv=False,
-                use_post_quant_conv=False,
-            ),
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=16,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
         )
+        text = GemmaTextModel(gemma)
+        return {"transformer": NextDiT(), "text_encoder": text, "clip_model": JinaTextModel(), "vae": vae}
 
 
 def write(folder: Path, dtype: torch.dtype) -> int:
     """Writes the bundle shard by shard; returns its weights' bytes."""
     total = 0
     generator = torch.Generator().manual_seed(0)
-    for name, model in parts():
+    for name, model in parts().items():
         target = folder / name
         target.mkdir(parents=True)
         if isinstance(model, GemmaTextModel):
@@ -153,7 +148,7 @@ def main() -> None:
         began = time.perf_counter()
         total = write(options.folder, getattr(torch, options.dtype))
         print(f"wrote {total / 1e9:.1f} GB in {time.perf_counter() - began:.0f} s", flush=True)
-    newbie = [sys.executable, "-m", "newbie_image.cli.entry"]
+    newbie = [sys.executable, "-m", "newbie_image"]
     for command in (["weights", "inspect", str(options.folder)], ["weights", "verify", str(options.folder)]):
         began = time.perf_counter()
         done = subprocess.run([*newbie, *command], capture_output=True, text=True, check=False)

@@ -91,6 +91,20 @@ def test_tokens_have_begin_no_end_and_padding_on_the_right(encoders: dict[str, A
     assert not batch.reports
 
 
+@pytest.mark.parametrize("limit", [1023, 61, 64])
+def test_a_limit_need_not_be_a_multiple_of_the_padding(encoders: dict[str, Any], limit: int) -> None:
+    settings = SETTINGS.model_copy(update={"max_tokens": limit, "max_pooled_tokens": limit})
+    texts = [EncoderInput(text, text) for text in ("blue_eyes, " * 400, "pink_hair")]
+    batch = tokenize(texts, encoders["tokenizer"], encoders["clip_tokenizer"], settings)
+    assert batch.ids.shape == batch.mask.shape == (2, limit)
+    assert batch.mask[0].all()
+    assert batch.pooled_ids[0, -1] == 2
+    assert [report.kept for report in batch.reports] == [limit, limit]
+    short = tokenize(texts[1:], encoders["tokenizer"], encoders["clip_tokenizer"], settings)
+    assert short.ids.shape[1] % 8 == 0
+    assert torch.equal(batch.ids[1, : short.ids.shape[1]], short.ids[0])
+
+
 def test_what_is_cut_off_is_reported(encoders: dict[str, Any]) -> None:
     long = "blue_eyes, " * 60
     short = EncoderInput("fits", "fits")

@@ -229,21 +229,23 @@ def _token_ids(
             for index, each in enumerate(whole)
             if len(each) > limit
         ]
-    padded = tokenizer(
-        texts,
-        truncation=True,
-        max_length=limit,
+    # Cut and padded in two calls: in one, the library refuses a limit that is no multiple of the padding.
+    kept = tokenizer(texts, truncation=True, max_length=limit, padding=False, verbose=False)
+    padded = tokenizer.pad(
+        {name: kept[name] for name in ("input_ids", "attention_mask")},
         padding=True,
         pad_to_multiple_of=multiple,
         padding_side="right",
         return_tensors="pt",
+        verbose=False,
     )
     if not bool(padded["attention_mask"].any(dim=1).all()):
         raise ConfigError(
             f"{encoder}'s tokenizer makes no token of an empty text; it must put its begin token first "
             "(is the bundle's tokenizer another model's?)"
         )
-    return padded["input_ids"], padded["attention_mask"], reports
+    # No text is longer than the limit, so what is cut off here is padding.
+    return padded["input_ids"][:, :limit], padded["attention_mask"][:, :limit], reports
 
 
 def _cut(encoder: str, index: int, text: str, tokenizer: Any, limit: int, total: int) -> CutReport:
