@@ -29,6 +29,8 @@ from newbie_image.prompt.diagnostics import excerpt
         ("<character_1>\n <appearance>red_hair</apperance></character_1>", 2, 22, "write </appearance>"),
         ("<character_1></character_2>", 1, 14, "does not close <character_1>"),
         ("red_hair</appearance>", 1, 9, "closes nothing"),
+        ("<scene><n>a</n></image>", 1, 16, "</image> does not close <scene>; write </scene>"),
+        ("<scene><n>a</n></image></scene>", 1, 16, "closes nothing"),
         ("<n>a</n> <!-- never ends", 1, 10, "close it with -->"),
         ("<n><![CDATA[a</n>", 1, 4, "close it with ]]>"),
         ("smile, \x00", 1, 8, "U+0000"),

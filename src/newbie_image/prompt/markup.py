@@ -251,6 +251,11 @@ class _Matcher:
                     self._close_above(entry.position + 1, index, f"</{mark.name}>")
                     self._read_as(entry, index, mark)
                     return
+        outer = self.known[0] if self.known and mark.key in grammar.ROOTS else None
+        if outer is not None and outer.key in grammar.ROOTS and self.surplus[outer.key] > 0:
+            self.surplus[outer.key] -= 1
+            self._read_as(outer, index, mark)
+            return
         self.result.stray.add(index)
         self.result.problems.append(
             Problem(
