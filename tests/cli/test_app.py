@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -86,3 +88,12 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], said: str) 
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ")
     assert said.lower() in done.stderr.lower()
+
+
+def test_the_fixed_picture_takes_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["test.py", "--steps", "3"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(Path(__file__).parents[2] / "test.py"), run_name="__main__")
+    assert str(left.value) == (
+        "error: test.py takes no arguments (--steps); edit the names in capitals, or run newbie generate"
+    )
