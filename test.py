@@ -62,9 +62,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        sys.exit(
-            f"error: test.py takes no arguments ({sys.argv[1]}); edit the names in capitals, or run newbie generate"
-        )
+        refused = f"test.py takes no arguments ({sys.argv[1]})"
+        sys.exit(f"error: {refused}; edit the names in capitals, or run newbie generate")
     try:
         main()
     except NewbieError as error:
