@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from newbie_image.errors import PromptError
 from newbie_image.prompt import grammar
+from newbie_image.prompt.clauses import people_by_place
 from newbie_image.prompt.document import Character, Comment, Element, Node, Prompt
 from newbie_image.prompt.flatten import flat_tags
 from newbie_image.prompt.mapping import dump, from_mapping, load
@@ -216,33 +217,45 @@ def _read_words(prompt: Prompt) -> Owned:
         out.counted = any(person for _, _, person in tags)
     else:
         tags = [(tag.text, tag.weight, 0) for tag in prompt.tags]
-    for text, weight, person in tags:
+    stretches = people_by_place([(text, weight) for text, weight, _ in tags])
+    for (text, weight, person), pieces in zip(tags, stretches, strict=True):
         if prompt.kind == "sentence" and not has_cjk(text):
             found, missed = read_sentence(text)
             out.items += [_item(word, weight) for word in found]
             out.unknown += missed
             rest.append(text)
         elif has_cjk(text) and text not in vocabulary():
-            found, missed = read_mixed(text)
-            out.items += [_placed(_item(word, weight), person) for word in found]
+            missed = []
+            any_found = False
+            for piece, sided, place in pieces:
+                found, more = read_mixed(piece)
+                why = "the side it is said of" if sided else ""
+                out.items += [_placed(_item(word, weight), sided or person, why) for word in found]
+                if place:
+                    out.items.append(Item(place, 1.0, piece, sided, why, "position"))
+                    out.counted = True
+                missed += more
+                any_found = any_found or bool(found)
             out.unknown += missed
-            if prompt.kind == "sentence" or not found:
+            if prompt.kind == "sentence" or not any_found:
                 rest.append(text)
-            elif missed:
+            else:
                 rest += missed
         else:
-            out.items.append(_placed(Item(_spelling(text), weight, text), person))
+            out.items.append(_placed(Item(_spelling(text), weight, text), person or pieces[0][1]))
     if out.unknown or not out.items:
         out.rest = rest
     return out
 
 
-def _placed(item: Item, person: int) -> Item:
-    """An item of the part of a list that `BREAK` gives to a person; the gender becomes that person's."""
+def _placed(item: Item, person: int, why: str = "") -> Item:
+    """An item that its part between `BREAK`s or its clause gives to a person; the gender becomes that
+    person's.
+    """
     if not person:
         return item
     place = "gender" if COUNT.match(normal(item.text)) else "position" if is_place(item.text) else ""
-    return Item(item.text, item.weight, item.written, person, "its part between BREAKs", place)
+    return Item(item.text, item.weight, item.written, person, why or "its part between BREAKs", place)
 
 
 def _item(word: Word, weight: float) -> Item:

@@ -43,5 +43,7 @@ PERSON = {"girl": "1girl", "woman": "1girl", "lady": "1girl", "boy": "1boy", "ma
 PEOPLE = {"girls": "girls", "women": "girls", "boys": "boys", "men": "boys"}
 NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "2": 2, "3": 3, "4": 4, "5": 5, "6": 6}
 OTHER_ONE = frozenset({"other", "another", "second"})
+EVERYONE = frozenset({"are", "were", "both", "they", "together"})
+"""Words after which something is said of all the people so far."""
 PARTS = frozenset({"hair", "eyes", "ears", "wings", "horns", "skirt", "dress", "gloves", "boots", "socks"})
 """Nouns that several adjectives make several tags of: long blue hair."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import count
 
 from newbie_image.prompt import fields, grammar
 from newbie_image.prompt.document import Prompt
@@ -118,9 +119,11 @@ def _numbers(owners: list[str], remarks: list[str]) -> dict[str, int]:
     """A number of its own for each prefix; `1#2`, a second block of number 1, gets the next free one."""
     plain = [owner for owner in dict.fromkeys(owners) if "#" not in owner and int(owner) > 0]
     numbers = {owner: int(owner) for owner in plain}
+    taken = set(numbers.values())
+    free = (number for number in count(1) if number not in taken)
     for owner in dict.fromkeys(owners):
         if owner not in numbers:
-            numbers[owner] = next(n for n in range(1, 2000) if n not in numbers.values())
+            numbers[owner] = next(free)
             remarks.append(f"[char{owner}] became character {numbers[owner]}")
     return numbers
 
@@ -131,8 +134,11 @@ def _names(tags: list[tuple[str, str, float]]) -> set[int]:
     """
     words = vocabulary()
     out: set[int] = set()
-    for owner in dict.fromkeys(owner for owner, _, _ in tags if owner):
-        own = [(place, text) for place, (o, text, _) in enumerate(tags) if o == owner]
+    owned: dict[str, list[tuple[int, str]]] = {}
+    for place, (owner, text, _) in enumerate(tags):
+        if owner:
+            owned.setdefault(owner, []).append((place, text))
+    for own in owned.values():
         leading: list[int] = []
         for at, (place, text) in enumerate(own):
             entry = words.named(text)

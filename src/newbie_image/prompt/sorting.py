@@ -19,7 +19,8 @@ from newbie_image.prompt.vocabulary import FIRM_GROUPS, normal, vocabulary
 
 COUNT = re.compile(r"(\d{1,3})(\+?)(girl|boy|other)s?\Z")
 _ARTIST = re.compile(
-    r"(?:artist\s*[:：]\s*|(?:(?:drawn|art)[_ ])?by[_ ](?!(?:a|an|the|my|her|his)[_ ]))(\S.*)\Z|(.+[_ ]\(artist\))\Z",
+    r"(?:artist\s*[:：]\s*|(?:(?:drawn|art)[_ ])?by[_ ](?!(?:a|an|the|my|her|his)[_ ]))(\S.*)\Z"
+    r"|(.+[_ ]\(artist\))\Z",
     re.IGNORECASE | re.DOTALL,
 )
 _MALE = re.compile(
@@ -63,8 +64,8 @@ class Explained:
 
 @dataclass
 class Sorted:
-    """The result: plain values (see :mod:`mapping`), what became of each tag, the tags nobody knows, and those
-    of which nothing says whose they are.
+    """The result: plain values (see :mod:`mapping`), what became of each tag, the tags nobody knows, and
+    those of which nothing says whose they are.
     """
 
     values: dict[str, Any]
@@ -240,6 +241,8 @@ class _Dealer:
                 tag.why = "shared by all"
             elif tag.gender and self.genders.count(tag.gender) == 1:
                 self._give(tag, self.genders.index(tag.gender) + 1, f"only a {tag.gender[1:]} has it")
+        if all(tag.people for tag in self.tags):
+            return
         self._by_looks(order)
         marks = self._by_groups()
         self._by_place(marks)
@@ -271,8 +274,10 @@ class _Dealer:
                 groups.setdefault(tag.group, []).append(tag)
         for group in groups.values():
             open_ = [t for t in group if not t.people]
+            if not open_ or len(group) != self.people:
+                continue
             free = [n for n in range(1, self.people + 1) if all((n,) != t.people for t in group)]
-            if open_ and len(open_) == len(free) and len(group) == self.people:
+            if len(open_) == len(free):
                 for tag, person in zip(open_, free, strict=True):
                     self._give(
                         tag,
@@ -316,8 +321,8 @@ class _Dealer:
         return {}
 
     def _side_by_side(self) -> set[int]:
-        """Orders of tags that part nobody's stretch: values of one group side by side (`blue_hair, red_hair`),
-        as in a list by subject, and what only one gender has, which may stand anywhere.
+        """Orders of tags that part nobody's stretch: values of one group side by side, as in `blue_hair,
+        red_hair` or any list by subject, and what only one gender has, which may stand anywhere.
         """
         groups: dict[str, list[int]] = {}
         for tag in self.tags:

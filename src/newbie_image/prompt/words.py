@@ -16,7 +16,7 @@ from newbie_image.prompt.vocabulary import Vocabulary, vocabulary
 
 _CJK = re.compile(f"[{fields.CJK}]")
 _FILLER = re.compile(
-    r"(?:一个|一位|一名|一只|穿着|戴着|带着|拿着|有着|正在|以及|并且|[的了着在和与跟及里中上下有是个位穿戴地得还她他它]|"
+    r"(?:他们|她们|它们|一个|一位|一名|一只|穿着|戴着|带着|拿着|有着|正在|以及|并且|[的了着在和与跟及里中上下有是个位穿戴地得还她他它]|"
     r"です|ます|いる|ている|した|して|[のとをがはにでもやへ]|[\s·・,，、。！？!?…~～：:；;]|背景に|着た)+"
 )
 _SCHEME_SUFFIX = ("配色", "色调", "色系", "主题")
@@ -27,6 +27,20 @@ _SCHEME_COLOURS = {
 _SCHEME = re.compile(
     f"([{''.join(_SCHEME_COLOURS)}]色?)([{''.join(_SCHEME_COLOURS)}]色?)(?:{'|'.join(_SCHEME_SUFFIX)})"
 )
+_HAIR_COLOURS = {
+    "浅蓝": "light_blue", "水蓝": "aqua", "粉红": "pink", "红": "red", "橙": "orange", "橘": "orange", "黄": "blonde",
+    "金": "blonde", "绿": "green", "青": "aqua", "蓝": "blue", "紫": "purple", "粉": "pink", "棕": "brown",
+    "褐": "brown", "茶": "brown", "白": "white", "黑": "black", "灰": "grey", "银": "silver",
+}  # fmt: skip
+_HAIR = re.compile(f"({'|'.join(_HAIR_COLOURS)})(?:色)?的?")
+_FUR = re.compile(f"({'|'.join(_HAIR_COLOURS)})毛(?![衣巾绒毯球呢线皮笔])")
+_SEVERAL = {
+    "长直发": ("long_hair", "straight_hair"),
+    "长直": ("long_hair", "straight_hair"),
+    "短直发": ("short_hair", "straight_hair"),
+    "金发碧眼": ("blonde_hair", "blue_eyes"),
+}
+"""Words that say several things at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +51,7 @@ class Word:
         written: as typed; start, end: its offsets in the text.
         tag: the tag it names.
         reason: how it was understood, in words.
-        person: the number of the person it was said about, 0 where that is open.
+        person: the number of the person it was said about, 0 where that is open, -1 for all.
     """
 
     written: str
@@ -75,6 +89,14 @@ def read_compound(text: str, offset: int = 0) -> tuple[list[Word], list[str]]:
 
     position = 0
     while position < len(text):
+        several = _several(words, text, position)
+        if several:
+            flush(position)
+            end, tags, reason = several
+            for tag in tags:
+                found.append(Word(text[position:end], offset + position, offset + end, tag, reason))
+            position = end
+            continue
         scheme = _SCHEME.match(text, position)
         if scheme:
             flush(position)
@@ -107,6 +129,43 @@ def read_compound(text: str, offset: int = 0) -> tuple[list[Word], list[str]]:
             position += 1
     flush(len(text))
     return found, unknown
+
+
+def _longest_name(words: Vocabulary, text: str, position: int) -> tuple[int, str]:
+    """The length of the longest name at a place and its tag; 0 where there is none."""
+    for length in range(min(words.longest_name, len(text) - position), 0, -1):
+        tag = words.names.get(text[position : position + length])
+        if tag is not None:
+            return length, tag
+    return 0, ""
+
+
+def _several(words: Vocabulary, text: str, position: int) -> tuple[int, tuple[str, ...], str] | None:
+    """What says several things, or the colour of the hair before its length or cut: 蓝色长发, 黑长直, 白毛.
+
+    Returns:
+        The end of the stretch, its tags and how they were understood; None where a name of the vocabulary is
+        longer or nothing of the kind stands there.
+    """
+    for word, tags in _SEVERAL.items():
+        if text.startswith(word, position):
+            return position + len(word), tags, "says several things"
+    fur = _FUR.match(text, position)
+    colour = fur or _HAIR.match(text, position)
+    if colour is None:
+        return None
+    tag = f"{_HAIR_COLOURS[colour[1]]}_hair"
+    length, _ = _longest_name(words, text, position)
+    if tag not in words or length >= colour.end() - position:
+        return None
+    if fur:
+        return fur.end(), (tag,), "the colour of the hair"
+    length, name = _longest_name(words, text, colour.end())
+    entry = words.get(name) if length > 1 else None
+    cut = entry is not None and entry.category in ("hair_length", "hairstyle")
+    if not cut and not any(text.startswith(word, colour.end()) for word in _SEVERAL):
+        return None
+    return colour.end(), (tag,), "the colour of the hair that follows"
 
 
 def read_mixed(text: str) -> tuple[list[Word], list[str]]:
@@ -163,7 +222,7 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
     places = {m.start(): m for m in _PLACE.finditer(text)}
     found: list[Word] = []
     unknown: list[str] = []
-    person, index, total = 0, 0, 0
+    person, about, index, total = 0, 0, 0, 0
     pending_place: Word | None = None
     while index < len(tokens):
         token, start, end = tokens[index]
@@ -204,7 +263,12 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
                 )
             )
             total += english.NUMBERS[lower]
+            about = -1 if person == 0 else about
             index += 2
+            continue
+        if lower in english.EVERYONE and max(person, total) > 1:
+            about = -1
+            index += 1
             continue
         tag = english.PERSON.get(lower)
         named = words.get(_join(tokens, index, 2)) or words.get(lower)
@@ -216,6 +280,7 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
             begins_person = True
         if begins_person:
             person += 1
+            about = person
             if pending_place is not None:
                 found.append(_about(pending_place, person))
                 pending_place = None
@@ -230,8 +295,8 @@ def read_sentence(text: str) -> tuple[list[Word], list[str]]:
                     found.append(Word(token, start, end, tag, "a person", person))
                 index += 1
                 continue
-        index = _adjectives(words, tokens, index, person, found) or _longest(
-            words, tokens, index, person, found, unknown
+        index = _adjectives(words, tokens, index, about, found) or _longest(
+            words, tokens, index, about, found, unknown
         )
     if pending_place is not None:
         found.append(pending_place)
