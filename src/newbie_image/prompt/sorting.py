@@ -241,7 +241,7 @@ class _Dealer:
                 tag.why = "shared by all"
             elif tag.gender and self.genders.count(tag.gender) == 1:
                 self._give(tag, self.genders.index(tag.gender) + 1, f"only a {tag.gender[1:]} has it")
-        if all(tag.people for tag in self.tags):
+        if self.people > 64 or all(tag.people for tag in self.tags):
             return
         self._by_looks(order)
         marks = self._by_groups()
