@@ -159,6 +159,12 @@ CASES: dict[str, Damage] = {
     "a zip that is none, as torch file": Damage(
         _bin(b"PK\x03\x04" + b"zip" * 99), ("diffusion_pytorch_model.bin",)
     ),
+    "bytes that are no torch file": Damage(
+        _bin(b"a pickle of arguments, never opened"), ("diffusion_pytorch_model.bin",)
+    ),
+    "a spoilt word in the header": Damage(
+        _bytes(lambda data: data.replace(b'"shape"', b'"s<ape"', 1)), (NAME, "header is damaged")
+    ),
     "an index without its shard": Damage(
         lambda folder: _sharded(folder, index=True)[1].unlink(), ("1 of 2 shards", "00002-of-00002")
     ),
