@@ -1,4 +1,4 @@
-"""The embedded bundle as it is shipped: complete, small enough, and each person with their own hair, eyes and clothes."""
+"""The embedded bundle as shipped: complete, small enough, people with their own hair, eyes and clothes."""
 
 from __future__ import annotations
 

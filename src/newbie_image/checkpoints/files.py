@@ -206,7 +206,7 @@ class SafetensorsFile(TensorFile):
         for name, entry in described.items():
             if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
                 raise CheckpointError(
-                    f"{path} says nothing of where {name} lies, its shape or its dtype: its header is damaged; "
+                    f"{path} does not say where {name} lies, its shape or dtype: its header is damaged; "
                     "copy it again"
                 )
         self.metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
@@ -332,7 +332,8 @@ def _load_pickle(path: Path) -> Any:
                 f"{path} holds more than tensors (code could run in it), so it is refused; use safetensors"
             ) from None
         raise CheckpointError(f"{path} is no file of torch.save, or damaged; copy it again") from None
-    except Exception as error:  # what a damaged pickle raises depends on its bytes: IndexError, struct.error …
+    except Exception as error:
+        # What a damaged pickle raises depends on its bytes: IndexError, struct.error and more.
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise CheckpointError(f"{path} cannot be read as a torch file ({reason}); copy it again") from None
 
