@@ -93,3 +93,8 @@ def test_break_is_never_a_tag():
     assert done.character(1).get("clothing") == ("hat",)
     assert convert("1girl, aqua hair BREAK hat", "tags").text == "1girl, aqua hair, hat\n"
     assert convert("1girl, (aqua hair:1.2) BREAK hat", "a1111").text == "1girl, (aqua hair:1.2), hat\n"
+
+
+def test_an_artist_between_breaks_is_an_artist():
+    made = convert("1girl, aqua hair BREAK 1boy, red hair, artist:wlop, by sakimi", "xml")
+    assert [t.text for t in made.prompt.tags if t.section == "general_tags.artists"] == ["wlop", "sakimi"]

@@ -104,8 +104,8 @@ class _Known:
         place = "position" if self.tag.startswith("position:") else words.field(self.tag)
         if place == "position" and entry is None:
             self.tag = self.tag.removeprefix("position:")
-        artist = _ARTIST.match(self.tag) if entry is None and not item.person else None
-        if artist:
+        artist = _ARTIST.match(self.tag) if entry is None else None
+        if artist and (artist[1] or not item.person):  # `[char1]x_(artist)` may be somebody's name
             self.tag, place = artist[1] or artist[2], "artists"
         self.gender = "1boy" if _MALE.match(self.key) else "1girl" if _FEMALE.match(self.key) else ""
         if place is None and self.gender:
