@@ -79,8 +79,8 @@ def write_card(bundle: Path) -> Path:
         "",
         "## Recipe",
         "",
-        f"- {recipe['size']}×{recipe['size']} pictures with one to three characters; latents at 1/8 "
-        "with 16 channels.",
+        f"- {history['pictures']:,} renders of {recipe['size']}×{recipe['size']} with one to three "
+        "characters; latents at 1/8 with 16 channels.",
         f"- Transformer: {transformer['n_layers']} blocks of width {transformer['dim']}, "
         f"{transformer['n_refiner_layers']} "
         f"+ {transformer['n_refiner_layers']} refiners; text model {transformer['text_layers']} "
@@ -103,7 +103,7 @@ def write_card(bundle: Path) -> Path:
         f"{evaluation['prompts']} held-out prompts in XML, half with one and half with two characters "
         f"(sha256 of the prompts {evaluation['prompts_sha256'][:16]}…), one picture each, no "
         "selection. Attributes are read",
-        "back by classifiers trained on renders with other seeds; a missing character counts as "
+        f"back by classifiers trained on {history['reader_pictures']:,} renders with other seeds; a missing character counts as "
         "wrong in everything.",
         "Percent right:",
         "",

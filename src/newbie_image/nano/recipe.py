@@ -249,11 +249,13 @@ class Workshop:
         (bundle / "recipe.json").write_text(json.dumps(self.history(), indent=2) + "\n")
 
     def history(self) -> dict[str, Any]:
-        """The recipe with what the logs say of the run, and of the runs that it went on from: minutes,
-        samples, hardware."""
+        """The recipe with what there is of its renders, and with what the logs say of the run and of those
+        that it went on from: minutes, samples, hardware."""
         return {
             "recipe": asdict(self.recipe),
             "hardware": hardware(self.device),
+            "pictures": encoded_count(self.folder / "latents"),
+            "reader_pictures": len(self.reader_store().finished()),
             "autoencoder": _last(self.folder / "autoencoder" / "log.jsonl"),
             "transformer": _last(self.folder / "transformer" / "log.jsonl"),
             "transformer_before": json.loads(self._before().read_text()) if self._before().exists() else [],

@@ -253,7 +253,7 @@ def train_transformer(
     average = Parts(recipe).to(device).requires_grad_(False)
     average.load_state_dict(parts.state_dict())
     align = AlignmentHead(recipe.dim).to(device)
-    align.watch(parts.transformer.layers[min(recipe.alignment_block, recipe.n_layers) - 1])
+    watching = align.watch(parts.transformer.layers[min(recipe.alignment_block, recipe.n_layers) - 1])
     trained = [*parts.trained(), *align.parameters()]
     matrices = [p for p in trained if p.ndim >= 2]
     others = [p for p in trained if p.ndim < 2]
@@ -308,6 +308,8 @@ def train_transformer(
         candidates = singles if total / minutes < recipe.singles_first else usable
         varied = total / minutes > 1 - recipe.varied_last
         strength = recipe.alignment_weight * max(0.0, 1 - total / minutes / recipe.alignment_until)
+        if strength == 0:
+            watching.remove()
         for batch in captioner.pool(rng, candidates, varied):
             rate = _rate(recipe, step, total / minutes)
             for group in optimizer.param_groups:
@@ -324,7 +326,7 @@ def train_transformer(
             loss = flow_loss(output.float(), clean - noise, weight, recipe.cosine_weight)
             flow = loss.detach()
             if strength > 0:
-                # Only captions that say it all: an empty one cannot be read.
+                # An empty caption cannot be read.
                 known = torch.from_numpy(batch.said).to(device)
                 labels = torch.from_numpy(captioner.labels(batch.indices, clean.shape[-1] // 2)).to(device)
                 named, right = align(labels, 2 * (1 - t) * known)
