@@ -51,14 +51,26 @@ class RotaryTables(nn.Module):
         self.theta = theta
         self._place(torch.device("cpu"))
 
-    def _place(self, device: torch.device) -> None:
+    def stretch(self, image_scale: float) -> None:
+        """Makes rows and columns `image_scale` positions apart, for training alone: nothing records it."""
+        for axis in (1, 2):
+            cos, sin = self._table(axis, image_scale)
+            self.get_buffer(f"cos_{axis}").copy_(cos)
+            self.get_buffer(f"sin_{axis}").copy_(sin)
+
+    def _table(self, axis: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         # Made on the CPU by name: a `torch.device("meta")` context must not turn the tables into shapes.
-        for axis, (channels, length) in enumerate(zip(self.axes_dims, self.axes_lens, strict=True)):
-            exponents = torch.arange(0, channels, 2, dtype=torch.float64, device="cpu") / channels
-            positions = torch.arange(length, dtype=torch.float64, device="cpu")
-            angles = torch.outer(positions, self.theta**-exponents).float()
-            self.register_buffer(f"cos_{axis}", angles.cos().to(device), persistent=False)
-            self.register_buffer(f"sin_{axis}", angles.sin().to(device), persistent=False)
+        channels, length = self.axes_dims[axis], self.axes_lens[axis]
+        exponents = torch.arange(0, channels, 2, dtype=torch.float64, device="cpu") / channels
+        positions = scale * torch.arange(length, dtype=torch.float64, device="cpu")
+        angles = torch.outer(positions, self.theta**-exponents).float()
+        return angles.cos(), angles.sin()
+
+    def _place(self, device: torch.device) -> None:
+        for axis in range(len(self.axes_dims)):
+            cos, sin = self._table(axis)
+            self.register_buffer(f"cos_{axis}", cos.to(device), persistent=False)
+            self.register_buffer(f"sin_{axis}", sin.to(device), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryTables:
         # Follows the model to another device, but neither to another dtype nor to uninitialised memory.

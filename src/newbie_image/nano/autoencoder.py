@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from torch import Tensor
 
+from newbie_image.nano.clock import TrainingClock
 from newbie_image.nano.dataset import Store
 
 
@@ -161,13 +162,13 @@ def train_autoencoder(
     run = torch.compile(forward) if compiled else forward
     pictures, importance = store.pictures(), store.importance()
     done = store.finished()
-    began = last = time.monotonic()
+    clock, last = TrainingClock(spent), time.monotonic()
     losses: list[float] = []
     side = recipe.crop // 8
-    while spent + (time.monotonic() - began) / 60 < minutes:
+    while (spent := clock.tick()) < minutes:
         if step % 500 == 0:
             done = store.finished()
-        progress = (spent + (time.monotonic() - began) / 60) / minutes
+        progress = spent / minutes
         rate = recipe.final_rate + (recipe.learning_rate - recipe.final_rate) * 0.5 * (
             1 + math.cos(math.pi * progress)
         )
@@ -205,12 +206,12 @@ def train_autoencoder(
         if step % 20 == 0:
             losses.append(loss.item())
         now = time.monotonic()
-        if now - last > 60:
+        if now - last > 120:
             last = now
             mean, pooled = psnr(average, held_out, device)
             entry = {
                 "step": step,
-                "minutes": round(spent + (now - began) / 60, 2),
+                "minutes": round(spent, 2),
                 "loss": float(np.mean(losses[-50:])),
                 "psnr": round(mean, 2),
                 "psnr_pooled": round(pooled, 2),
@@ -221,8 +222,8 @@ def train_autoencoder(
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
             report(entry)
-            _save(state_file, model, average, optimizer, step, spent + (now - began) / 60)
-    _save(state_file, model, average, optimizer, step, spent + (time.monotonic() - began) / 60)
+            _save(state_file, model, average, optimizer, step, spent)
+    _save(state_file, model, average, optimizer, step, spent)
     average.save_pretrained(folder / "vae")
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
     return average

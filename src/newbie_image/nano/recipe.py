@@ -112,7 +112,8 @@ class Workshop:
         )
 
     def start_from(self, bundle: str) -> None:
-        """Goes on from a finished bundle in a new work folder: its autoencoder, normalisation and weights.
+        """Goes on from a finished bundle in a new work folder: its autoencoder and weights, and where the
+        encoder is frozen its normalisation.
 
         What the work folder already has is left alone.
         """
@@ -121,7 +122,8 @@ class Workshop:
         vae, start = self.folder / "autoencoder" / "vae", self._start()
         if not vae.exists():
             pipeline.vae.save_pretrained(vae)
-        if settings.latents_mean is not None and settings.latents_std is not None:
+        frozen = self.recipe.autoencoder.freeze_encoder
+        if frozen and settings.latents_mean is not None and settings.latents_std is not None:
             statistics = LatentStatistics(settings.latents_mean, settings.latents_std)
             if not (self.folder / "latents" / "statistics.json").exists():
                 write_statistics(self.folder / "latents", statistics)

@@ -26,15 +26,24 @@ from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from newbie_image.models.gemma_text import GemmaTextModel
 from newbie_image.models.jina_text import JinaTextModel
 from newbie_image.models.next_dit import NextDiT
+from newbie_image.models.rope import RotaryTables
 from newbie_image.nano.alignment import LABELS, AlignmentHead, token_labels
 from newbie_image.nano.captions import training_caption
+from newbie_image.nano.clock import TrainingClock
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.tokenizer import SIZE, TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
 
 
 @dataclass(frozen=True)
 class TransformerRecipe:
-    """What decides the transformer and its text encoders."""
+    """What decides the transformer and its text encoders.
+
+    time_shift: how much more time is spent near noise, as in sampling; larger latents want more.
+    first_position_scale: distance of neighbouring image tokens at the start, in positions; it rises to 1 over
+        the first `positions_until` of the run. Half for weights that were trained at half the resolution,
+        whose attention then begins with the picture as they know it.
+    text_lengths: lengths that texts are padded to where the training is compiled, once for each of them.
+    """
 
     dim: int = 384
     n_layers: int = 6
@@ -58,6 +67,10 @@ class TransformerRecipe:
     alignment_weight: float = 0.5
     alignment_block: int = 3
     alignment_until: float = 0.75
+    time_shift: float = 1.0
+    first_position_scale: float = 1.0
+    positions_until: float = 0.3
+    text_lengths: tuple[int, ...] = (32, 56, 80)
     seed: int = 0
 
 
@@ -153,9 +166,10 @@ class Batch:
 class Captioner:
     """Draws batches of captions, sorted so that texts of one batch are about equally long."""
 
-    def __init__(self, store: Store, recipe: TransformerRecipe) -> None:
+    def __init__(self, store: Store, recipe: TransformerRecipe, few_lengths: bool = False) -> None:
         self.store = store
         self.recipe = recipe
+        self.lengths = recipe.text_lengths if few_lengths else ()
         self.gemma = build_tokenizer("gemma")
         self.jina = build_tokenizer("jina")
         self.scenes: dict[int, Any] = {}
@@ -179,17 +193,19 @@ class Captioner:
         for part in order:
             chosen = rows[part * size : (part + 1) * size]
             texts = [text for _, text in chosen]
-            gemma = self.gemma(
-                [with_system_prompt(text) for text in texts], padding=True, pad_to_multiple_of=8
-            )
-            jina = self.jina(texts, padding=True, pad_to_multiple_of=8)
+            gemma = self.gemma([with_system_prompt(text) for text in texts])
+            jina = self.jina(texts)
+            longest = max(len(ids) for ids in (*gemma.input_ids, *jina.input_ids))
+            length = next((n for n in self.lengths if n >= longest), -(-longest // 8) * 8)
+            gemma = self.gemma.pad(gemma, padding="max_length", max_length=length, return_tensors="pt")
+            jina = self.jina.pad(jina, padding="max_length", max_length=length, return_tensors="pt")
             yield Batch(
                 np.array([index for index, _ in chosen]),
                 np.array([bool(text) for text in texts], dtype=np.float32),
-                torch.tensor(gemma.input_ids),
-                torch.tensor(gemma.attention_mask),
-                torch.tensor(jina.input_ids),
-                torch.tensor(jina.attention_mask),
+                gemma.input_ids,
+                gemma.attention_mask,
+                jina.input_ids,
+                jina.attention_mask,
             )
 
     def labels(self, indices: np.ndarray, side: int) -> np.ndarray:
@@ -244,6 +260,7 @@ def train_transformer(
         report: called with each log entry.
         sample: called with the averaged parts and the samples seen at each save.
         start_from: state of `Parts` to begin with where the folder has no state of its own.
+        compiled: compile the forward for each of the recipe's `text_lengths`; longer texts run as they are.
     """
     torch.manual_seed(recipe.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,14 +291,15 @@ def train_transformer(
         step, spent, seen = int(state["step"]), float(state["spent"]), int(state["seen"])
     rng = random.Random(recipe.seed * 1_000_003 + step)
     torch.manual_seed(recipe.seed * 1_000_003 + step)
-    captioner = Captioner(store, recipe)
+    captioner = Captioner(store, recipe, few_lengths=compiled)
     importance = store.importance()
     usable = np.arange(len(latents))
     singles = np.array([i for i in usable[:12000] if len(captioner.scene(int(i)).characters) == 1])
     if device.type == "cpu":
         parts.transformer.attention_backend = "math"  # the fused kernel's backward is slower at this size
-    run = torch.compile(parts, dynamic=True) if compiled else parts
-    began = last_report = last_save = time.monotonic()
+    quick = torch.compile(parts, dynamic=False) if compiled else parts
+    clock = TrainingClock(spent)
+    last_report = last_save = time.monotonic()
     losses: list[float] = []
     hits = torch.zeros(len(LABELS), 2, dtype=torch.int64, device=device)
 
@@ -308,8 +326,9 @@ def train_transformer(
         candidates = singles if total / minutes < recipe.singles_first else usable
         varied = total / minutes > 1 - recipe.varied_last
         strength = recipe.alignment_weight * max(0.0, 1 - total / minutes / recipe.alignment_until)
-        if strength == 0:
+        if strength == 0 and not compiled:
             watching.remove()
+        _space_positions(parts.transformer.rope_embedder, recipe, total / minutes)
         for batch in captioner.pool(rng, candidates, varied):
             rate = _rate(recipe, step, total / minutes)
             for group in optimizer.param_groups:
@@ -318,9 +337,11 @@ def train_transformer(
             weight = _weights(importance, batch.indices, clean.shape[-1]).to(device)
             noise = torch.randn_like(clean)
             t = torch.sigmoid(torch.randn(len(clean), device=device))
+            t = t / (t + recipe.time_shift * (1 - t))
             mixed = t[:, None, None, None]
             noisy = mixed * clean + (1 - mixed) * noise
             text = [x.to(device) for x in (batch.ids, batch.mask, batch.pooled_ids, batch.pooled_mask)]
+            run = quick if batch.ids.shape[1] in recipe.text_lengths else parts
             with torch.autocast(device.type, torch.bfloat16):
                 output = run(noisy, t, *text)
             loss = flow_loss(output.float(), clean - noise, weight, recipe.cosine_weight)
@@ -343,8 +364,8 @@ def train_transformer(
                 torch._foreach_lerp_(list(average.parameters()), list(parts.parameters()), 1 - decay)  # pyright: ignore
             if step % 5 == 0:
                 losses.append(flow.item())
+            total = clock.tick()
         now = time.monotonic()
-        total = spent + (now - began) / 60
         if now - last_report > 30:
             last_report = now
             entry = {
@@ -369,6 +390,14 @@ def train_transformer(
     save(total)
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
     return average
+
+
+def _space_positions(tables: RotaryTables, recipe: TransformerRecipe, progress: float) -> None:
+    """Sets the distance of neighbouring image tokens for this moment of the run."""
+    if recipe.first_position_scale == 1:
+        return
+    rise = min(1.0, progress / recipe.positions_until)
+    tables.stretch(recipe.first_position_scale + (1 - recipe.first_position_scale) * rise)
 
 
 def _rate(recipe: TransformerRecipe, step: int, progress: float) -> float:
