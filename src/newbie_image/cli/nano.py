@@ -34,6 +34,10 @@ def train(
     freeze_encoder: Annotated[
         bool, typer.Option(help="Train the decoder alone, so that latents stay valid.")
     ] = False,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the transformer's training: minutes at first, then faster."),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where the stage `export` writes the bundle.")] = Path(
         "bundles/nano"
     ),
@@ -47,11 +51,13 @@ def train(
         raise RequestError(f"size {size} is not allowed; give a multiple of 32 from 64 to 512")
     from dataclasses import replace
 
+    from newbie_image.bundle import find_bundle, read_settings
     from newbie_image.devices import choose_device
     from newbie_image.nano.recipe import Recipe, Workshop, hardware, stages
 
     choice = choose_device(device)
-    recipe = replace(Recipe(), size=size, pictures=pictures).seeded(seed)
+    learnt_at = None if start_from is None else read_settings(find_bundle(start_from)).defaults.width
+    recipe = replace(Recipe(), pictures=pictures).seeded(seed).sized(size, learnt_at)
     recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, freeze_encoder=freeze_encoder))
     workshop = Workshop(work, recipe, choice.device, report=lambda line: typer.echo(line, err=True))
     typer.echo(f"training on {hardware(choice.device)}", err=True)
@@ -61,7 +67,7 @@ def train(
         if name == "autoencoder":
             workshop.autoencoder(autoencoder_minutes)
         elif name == "transformer":
-            workshop.transformer(transformer_minutes, preview=_previewer(work))
+            workshop.transformer(transformer_minutes, _previewer(work), compiled)
         elif name == "export":
             workshop.export(out)
             typer.echo(f"bundle written to {out}")

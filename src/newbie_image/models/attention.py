@@ -1,4 +1,4 @@
-"""Attention behind one function, with grouped queries and padding that is never a key.
+"""Attention behind one function, with grouped queries, padding that is never a key, and added scores.
 
 Backends: `sdpa` is torch's scaled_dot_product_attention, `flash` the flash-attn package (CUDA, half
 precision), `math` the formula written out in float32, for checking, and `auto` takes `flash` where it pays
@@ -36,10 +36,18 @@ class PackedKeys(NamedTuple):
 
 
 class KeyPadding(NamedTuple):
-    """Which tokens may be keys: valid (batch, tokens) bool, and the packed form where a kernel wants it."""
+    """Which tokens may be keys, for whom, and how gladly they are looked at.
+
+    Attributes:
+        valid: (batch, tokens) bool.
+        packed: the same for kernels that want it.
+        bias: (batch, 1, tokens, tokens) float32, added to the scores of query and key; −inf where a key is
+            barred, padding included; None where only padding is.
+    """
 
     valid: Tensor
     packed: PackedKeys | None = None
+    bias: Tensor | None = None
 
     @staticmethod
     def pack(valid: Tensor) -> KeyPadding:
@@ -116,14 +124,22 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None)
     grouped = query.shape[2] != key.shape[2]
     if grouped and not (query.is_cpu or (query.is_cuda and padding is None)):
         return _sdpa_folded(query, key, value, padding)
+    mask = None if padding is None else _mask(padding, query)
     out = F.scaled_dot_product_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),
-        attn_mask=None if padding is None else padding.valid[:, None, None, :],
+        attn_mask=mask,
         enable_gqa=grouped,
     )
     return out.transpose(1, 2).flatten(2)
+
+
+def _mask(padding: KeyPadding, query: Tensor) -> Tensor:
+    """(batch, 1, queries or 1, tokens): booleans where there is no bias, else an added term."""
+    if padding.bias is None:
+        return padding.valid[:, None, None, :]
+    return padding.bias[:, :, : query.shape[1]].to(query.dtype)
 
 
 def _sdpa_folded(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None) -> Tensor:
@@ -132,7 +148,9 @@ def _sdpa_folded(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding 
     batch, queries, heads, _ = query.shape
     groups = key.shape[2]
     folded = query.unflatten(2, (groups, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    mask = None if padding is None else padding.valid[:, None, None, :]
+    mask = None if padding is None else _mask(padding, query)
+    if mask is not None and mask.shape[2] > 1:
+        mask = mask.repeat(1, 1, heads // groups, 1)
     out = F.scaled_dot_product_attention(folded, key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask)
     out = out.unflatten(2, (heads // groups, queries)).permute(0, 3, 1, 2, 4)
     return out.reshape(batch, queries, -1)
@@ -144,6 +162,10 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None
 
     if padding is None:
         return flash_attn_func(query, key, value).flatten(2)
+    if padding.bias is not None:
+        raise DeviceError(
+            "attention backend 'flash' takes no added scores, which binding needs; use 'sdpa' or 'auto'"
+        )
     if padding.packed is None:
         raise DeviceError(
             "attention backend 'flash' needs padded captions prepared beforehand; "
@@ -168,7 +190,9 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding 
     groups = key.shape[2]
     grouped = query.float().unflatten(2, (groups, -1))
     scores = torch.einsum("bqgrd,bkgd->bgrqk", grouped, key.float()) / math.sqrt(query.shape[-1])
-    if padding is not None:
+    if padding is not None and padding.bias is not None:
+        scores = scores + padding.bias[:, :, None, : query.shape[1]]
+    elif padding is not None:
         scores = scores.masked_fill(~padding.valid[:, None, None, None, :], float("-inf"))
     out = torch.einsum("bgrqk,bkgd->bqgrd", scores.softmax(dim=-1), value.float())
     return out.flatten(2).to(query.dtype)

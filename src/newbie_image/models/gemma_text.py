@@ -8,11 +8,15 @@ and files, whose forward stops there: neither the last layer nor the final norm 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor
 from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextModel
+
+PREFIX: Final = -1
+"""Group of the tokens that every group reads: the system prompt."""
 
 
 class GemmaTextModel(Gemma3TextModel):
@@ -26,21 +30,31 @@ class GemmaTextModel(Gemma3TextModel):
         if config.use_bidirectional_attention:
             raise ValueError("use_bidirectional_attention is set, but Newbie reads Gemma's causal attention")
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input_ids: Tensor, attention_mask: Tensor, groups: Tensor | None = None
+    ) -> Tensor:
         """Encode a batch of texts; nothing here waits for the device.
 
         Args:
             input_ids: (batch, length) integers, padded on the right.
             attention_mask: (batch, length), nonzero where a token is valid.
+            groups: (batch, length) integers; tokens of one number read each other and those of number −1, the
+                common beginning, and count their positions from its end, as if each group had been encoded
+                alone behind it. None for one group.
 
         Returns:
             (batch, length, hidden_size). What stands at padded places means nothing.
         """
         states = self.embed_tokens(input_ids)
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
+        if groups is not None:
+            positions = group_positions(groups)
         kinds: list[str] = list(self.config.layer_types or [])[: self.config.num_hidden_layers - 1]
         rotary = {kind: self.rotary_emb(states, positions, kind) for kind in dict.fromkeys(kinds)}
-        masks = {kind: self._mask(attention_mask, kind, states.dtype) for kind in dict.fromkeys(kinds)}
+        masks = {
+            kind: self._mask(attention_mask, kind, states.dtype, positions, groups)
+            for kind in dict.fromkeys(kinds)
+        }
         for layer, kind in zip(self.layers, kinds, strict=False):
             states = layer(
                 states,
@@ -60,19 +74,34 @@ class GemmaTextModel(Gemma3TextModel):
                 setattr(self.rotary_emb, name, buffer.to(moved.device))
         return self
 
-    def _mask(self, attention_mask: Tensor, kind: str, dtype: torch.dtype) -> Tensor:
+    def _mask(
+        self, attention_mask: Tensor, kind: str, dtype: torch.dtype, positions: Tensor, groups: Tensor | None
+    ) -> Tensor:
         """Who may look at whom, (batch, 1, length, length): booleans for SDPA, an added term otherwise.
 
         A padded place may look at itself, so that no row is empty (which would be NaN in some kernels).
         """
-        length = attention_mask.shape[1]
-        place = torch.arange(length, device=attention_mask.device)
-        distance = place[:, None] - place[None, :]
-        allowed = distance >= 0
+        place = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+        allowed = (place[:, None] >= place[None, :])[None]
         window = self.config.sliding_window
         if kind == "sliding_attention" and window is not None:
-            allowed = allowed & (distance < window)
-        seen = allowed & attention_mask.to(torch.bool)[:, None, None, :] | (distance == 0)
+            allowed = allowed & (positions[:, :, None] - positions[:, None, :] < window)
+        if groups is not None:
+            allowed = allowed & ((groups[:, :, None] == groups[:, None, :]) | (groups == PREFIX)[:, None, :])
+        itself = (place[:, None] == place[None, :])[None]
+        seen = (allowed & attention_mask.to(torch.bool)[:, None, :] | itself)[:, None]
         if self.config._attn_implementation == "sdpa":
             return seen
         return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+
+
+def group_positions(groups: Tensor) -> Tensor:
+    """Positions (batch, length) of tokens whose groups are encoded apart behind a common beginning.
+
+    Args:
+        groups: (batch, length) integers; PREFIX for the beginning.
+    """
+    place = torch.arange(groups.shape[1], device=groups.device)
+    earlier = (groups[:, :, None] == groups[:, None, :]) & (place[:, None] > place[None, :])
+    beginning = (groups == PREFIX).sum(1, keepdim=True)
+    return earlier.sum(2) + torch.where(groups == PREFIX, 0, beginning)

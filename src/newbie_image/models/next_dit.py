@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -26,12 +27,14 @@ from newbie_image.errors import ConfigError
 from newbie_image.models.attention import AttentionBackend, KeyPadding, check_backend, wants_packed_keys
 from newbie_image.models.layers import FinalLayer, Modulation, RMSNorm, TimestepEmbedder, TransformerBlock
 from newbie_image.models.prepared_text import (
+    IMAGE,
     PreparedText,
     StepModulation,
     check_caption_length,
     check_latents,
     check_prepared,
     check_text,
+    group_bias,
     right_padded_lengths,
     token_grid,
 )
@@ -144,7 +147,13 @@ class NextDiT(ModelMixin, ConfigMixin):
         return self.norm_final.weight.dtype
 
     def forward(
-        self, latents: Tensor, timestep: Tensor, text_tokens: Tensor, text_mask: Tensor, pooled_text: Tensor
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        text_tokens: Tensor,
+        text_mask: Tensor,
+        pooled_text: Tensor,
+        text_groups: Tensor | None = None,
     ) -> Tensor:
         """Velocity of noisy latents under captions, in one go: for training and for single evaluations.
 
@@ -157,6 +166,8 @@ class NextDiT(ModelMixin, ConfigMixin):
             text_tokens: (batch, length, cap_feat_dim), padded on the right.
             text_mask: (batch, length), non-zero where a token is valid.
             pooled_text: (batch, clip_text_dim).
+            text_groups: (batch, length) integers: tokens of a character (1, 2, …) are read by tokens of the
+                same character alone among the caption's, those of 0 and below by all. None lets all read all.
         Returns:
             Velocity data − noise, shape and dtype of the latents.
         Raises:
@@ -164,12 +175,17 @@ class NextDiT(ModelMixin, ConfigMixin):
         """
         check_latents(latents, self.in_channels, self.patch_size)
         size = (latents.shape[-2], latents.shape[-1])
-        prepared = self._prepare(text_tokens, text_mask, pooled_text, size, static=True)
+        prepared = self._prepare(text_tokens, text_mask, pooled_text, size, text_groups, static=True)
         return self.velocity(latents, timestep, prepared)
 
     @apply_forward_hook
     def prepare_text(
-        self, text_tokens: Tensor, text_mask: Tensor, pooled_text: Tensor, latent_size: tuple[int, int]
+        self,
+        text_tokens: Tensor,
+        text_mask: Tensor,
+        pooled_text: Tensor,
+        latent_size: tuple[int, int],
+        text_groups: Tensor | None = None,
     ) -> PreparedText:
         """Does once what the captions need for every step at one picture size.
 
@@ -181,14 +197,21 @@ class NextDiT(ModelMixin, ConfigMixin):
             text_mask: (batch, length), non-zero where a token is valid.
             pooled_text: (batch, clip_text_dim).
             latent_size: height/8 and width/8 of the picture, multiples of patch_size.
+            text_groups: see `forward`.
         Raises:
             RequestError: shapes that do not fit, captions or pictures beyond the rotary tables, padding that
                 is not on the right.
         """
-        return self._prepare(text_tokens, text_mask, pooled_text, latent_size, static=False)
+        return self._prepare(text_tokens, text_mask, pooled_text, latent_size, text_groups, static=False)
 
     def _prepare(
-        self, tokens: Tensor, mask: Tensor, pooled: Tensor, latent_size: tuple[int, int], static: bool
+        self,
+        tokens: Tensor,
+        mask: Tensor,
+        pooled: Tensor,
+        latent_size: tuple[int, int],
+        groups: Tensor | None,
+        static: bool,
     ) -> PreparedText:
         check_text(tokens, mask, pooled, self.cap_feat_dim, self.clip_text_dim)
         rows, columns = token_grid(latent_size, self.patch_size, self.axes_lens)
@@ -198,6 +221,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         if not static:
             lengths = right_padded_lengths(valid)
             valid, tokens = valid[:, : max(lengths)], tokens[:, : max(lengths)]
+            groups = groups if groups is None else groups[:, : max(lengths)]
         length = valid.shape[1]
         check_caption_length(length, self.axes_lens)
         counts = valid.sum(dim=1)
@@ -210,12 +234,20 @@ class NextDiT(ModelMixin, ConfigMixin):
             text = text.masked_fill(~valid[..., None], 0)
         text = self.cap_embedder(text).to(dtype)
         text_padding = self._padding(valid, static) if padded else None
+        if groups is not None:
+            text_padding = KeyPadding(valid, bias=group_bias(valid, groups))
         for block in self.context_refiner:
             text = self._run(block, text, None, rotary.tokens(image, image + length), text_padding)
         padding = None
         if padded:
             text = text.masked_fill(~valid[..., None], 0)
-            padding = self._padding(torch.cat([valid.new_ones(valid.shape[0], image), valid], dim=1), static)
+        if padded or groups is not None:
+            everywhere = torch.cat([valid.new_ones(valid.shape[0], image), valid], dim=1)
+            padding = self._padding(everywhere, static)
+            if groups is not None:
+                padding = KeyPadding(
+                    everywhere, bias=group_bias(everywhere, F.pad(groups, (image, 0), value=IMAGE))
+                )
         pooled = self.clip_text_pooled_proj(pooled.to(dtype)).to(dtype)
         return PreparedText(text, pooled, rotary, padding, (rows, columns), lengths)
 

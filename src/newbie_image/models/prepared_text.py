@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from newbie_image.errors import RequestError
 from newbie_image.models.attention import KeyPadding
 from newbie_image.models.layers import Modulation
 from newbie_image.models.rope import Rotary
+
+IMAGE: Final = -2
+"""Group of the picture's tokens."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,47 @@ class PreparedText:
             text=self.text[start:stop],
             pooled=self.pooled[start:stop],
             rotary=self.rotary.rows(start, stop),
-            padding=None if self.padding is None else KeyPadding(self.padding.valid[start:stop]),
+            padding=None if self.padding is None else _rows(self.padding, start, stop),
             lengths=None if self.lengths is None else self.lengths[start:stop],
         )
         if part.lengths is None:
             return part
         longest = max(part.lengths)
         padding = None
-        if part.padding is not None and min(part.lengths) != longest:
+        if part.padding is not None and part.padding.bias is not None:
+            tokens = image + longest
+            bias = part.padding.bias[:, :, :tokens, :tokens]
+            padding = KeyPadding(part.padding.valid[:, :tokens], bias=bias)
+        elif part.padding is not None and min(part.lengths) != longest:
             padding = KeyPadding(part.padding.valid[:, : image + longest])
             if self.padding is not None and self.padding.packed is not None:
                 padding = KeyPadding.pack(padding.valid)
         return replace(
             part, text=part.text[:, :longest], rotary=part.rotary.tokens(0, image + longest), padding=padding
         )
+
+
+def _rows(padding: KeyPadding, start: int, stop: int) -> KeyPadding:
+    bias = None if padding.bias is None else padding.bias[start:stop]
+    return KeyPadding(padding.valid[start:stop], bias=bias)
+
+
+def group_bias(valid: Tensor, groups: Tensor) -> Tensor:
+    """Added scores that keep the characters' texts apart.
+
+    What is no character's (the picture, the general text, the system prompt) is a key for all; a character's
+    text is one for its own tokens and for the picture.
+
+    Args:
+        valid: (batch, tokens) bool.
+        groups: (batch, tokens) integers: IMAGE, PREFIX, 0 for general text, 1, 2, … for characters.
+    Returns:
+        (batch, 1, tokens, tokens) float32: 0 or −inf; every row has its diagonal.
+    """
+    asks, asked = groups[:, :, None], groups[:, None, :]
+    allowed = ((asks == IMAGE) | (asked <= 0) | (asks == asked)) & valid[:, None, :]
+    allowed = allowed | torch.eye(groups.shape[1], dtype=torch.bool, device=groups.device)
+    return torch.zeros_like(allowed, dtype=torch.float32).masked_fill(~allowed, float("-inf"))[:, None]
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ def write_card(bundle: Path) -> Path:
         f"{evaluation['prompts']} held-out prompts in XML, half with one and half with two characters "
         f"(sha256 of the prompts {evaluation['prompts_sha256'][:16]}…), one picture each, no "
         "selection. Attributes are read",
-        f"back by classifiers trained on {history['reader_pictures']:,} renders with other seeds; a missing character counts as "
-        "wrong in everything.",
+        f"back by classifiers trained on {history['reader_pictures']:,} renders with other seeds; a missing "
+        "character counts as wrong in everything.",
         "Percent right:",
         "",
         *_scores(evaluation),

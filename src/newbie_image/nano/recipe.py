@@ -83,6 +83,19 @@ class Recipe:
             transformer=replace(self.transformer, seed=seed),
         )
 
+    def sized(self, size: int, learnt_at: int | None = None) -> Recipe:
+        """The same recipe for pictures of another size.
+
+        Args:
+            size: pixels of a side; larger pictures spend more time near noise.
+            learnt_at: size that the weights to begin with were trained at, None for new weights.
+        """
+        scale = 1.0 if learnt_at is None else min(1.0, learnt_at / size)
+        transformer = replace(self.transformer, time_shift=max(1.0, size / 128), first_position_scale=scale)
+        if learnt_at is not None:
+            transformer = replace(transformer, singles_first=0.0)
+        return replace(self, size=size, transformer=transformer)
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -181,7 +194,10 @@ class Workshop:
                 self.report(f"latents: {done}")
 
     def transformer(
-        self, minutes: float, preview: Callable[[NewbiePipeline, int], None] | None = None
+        self,
+        minutes: float,
+        preview: Callable[[NewbiePipeline, int], None] | None = None,
+        compiled: bool = False,
     ) -> None:
         folder = self.folder / "latents"
         if encoded_count(folder) == 0:
@@ -201,6 +217,7 @@ class Workshop:
             report=lambda entry: self.report(f"transformer: {entry}"),
             sample=sample,
             start_from=load_file(self._start()) if self._start().exists() else None,
+            compiled=compiled,
         )
 
     def pipeline(self, parts: Parts) -> NewbiePipeline:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 
-from newbie_image.models.gemma_text import GemmaTextModel
+from newbie_image.models.gemma_text import PREFIX, GemmaTextModel
 from newbie_image.models.jina_text import JinaTextModel
 from newbie_image.models.next_dit import NextDiT
 from newbie_image.models.rope import RotaryTables
@@ -42,6 +43,7 @@ class TransformerRecipe:
     first_position_scale: distance of neighbouring image tokens at the start, in positions; it rises to 1 over
         the first `positions_until` of the run. Half for weights that were trained at half the resolution,
         whose attention then begins with the picture as they know it.
+    apart: share of captions in XML whose characters are encoded apart.
     text_lengths: lengths that texts are padded to where the training is compiled, once for each of them.
     """
 
@@ -71,6 +73,7 @@ class TransformerRecipe:
     first_position_scale: float = 1.0
     positions_until: float = 0.3
     text_lengths: tuple[int, ...] = (32, 56, 80)
+    apart: float = 0.5
     seed: int = 0
 
 
@@ -124,13 +127,13 @@ class Parts(nn.Module):
             clip_text_dim=recipe.pooled_dim,
         )
 
-    def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, mask: Tensor, pooled_ids: Tensor,
-                pooled_mask: Tensor) -> Tensor:  # fmt: skip
+    def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, mask: Tensor, groups: Tensor,
+                pooled_ids: Tensor, pooled_mask: Tensor) -> Tensor:  # fmt: skip
         """Velocity of `latents` (batch, 16, height, width) at `timestep` (batch,) under the tokenised
         captions."""
-        tokens = self.text_encoder(ids, mask)
+        tokens = self.text_encoder(ids, mask, groups)
         pooled = self.clip_model(pooled_ids, pooled_mask)
-        return self.transformer(latents, timestep, tokens, mask, pooled)
+        return self.transformer(latents, timestep, tokens, mask, pooled, groups)
 
     def trained(self) -> list[nn.Parameter]:
         """Every parameter that a forward uses (not Gemma's last layer, not its final norm)."""
@@ -151,16 +154,48 @@ def _axes(head: int) -> tuple[int, int, int]:
 class Batch:
     """Tokenised captions with the indices of their pictures.
 
-    indices: (batch,). said: (batch,) float32, 0 where the caption is empty. ids, mask, pooled_ids,
-    pooled_mask: (batch, length) int64.
+    indices: (batch,). said: (batch,) float32, 0 where the caption is empty. ids, mask, groups, pooled_ids,
+    pooled_mask: (batch, length) int64; groups are 0 throughout where the caption is encoded whole.
     """
 
     indices: np.ndarray
     said: np.ndarray
     ids: Tensor
     mask: Tensor
+    groups: Tensor
     pooled_ids: Tensor
     pooled_mask: Tensor
+
+
+@dataclass(frozen=True)
+class GroupedTokens:
+    """One caption: Gemma's tokens with their groups (see `GemmaTextModel`), and Jina's."""
+
+    ids: list[int]
+    groups: list[int]
+    pooled_ids: list[int]
+
+    @property
+    def length(self) -> int:
+        return max(len(self.ids), len(self.pooled_ids))
+
+
+def caption_blocks(caption: str) -> dict[int, str]:
+    """The blocks of a caption in XML by character number, and last, as 0, what is no character's."""
+    pieces = re.split(r"<character_(\d+)>.*?</character_\1>\s*", caption, flags=re.DOTALL)
+    found = re.finditer(r"<character_(\d+)>.*?</character_\1>", caption, flags=re.DOTALL)
+    blocks = {int(match[1]): match[0] for match in found}
+    return {**blocks, 0: "".join(pieces[::2])}
+
+
+def _padded(rows: list[list[int]], length: int, fill: int) -> tuple[Tensor, Tensor]:
+    """(rows, length) int64 padded on the right, and 1 where there is something."""
+    values = torch.full((len(rows), length), fill)
+    mask = torch.zeros((len(rows), length), dtype=torch.int64)
+    for row, (value, seen) in zip(rows, zip(values, mask, strict=True), strict=True):
+        value[: len(row)] = torch.tensor(row, dtype=torch.int64)
+        seen[: len(row)] = 1
+    return values, mask
 
 
 class Captioner:
@@ -181,32 +216,45 @@ class Captioner:
         """Yields `batches` batches over random `candidates` (picture indices); with
         `varied`, half of the captions are (see `training_caption`)."""
         size = self.recipe.batch
-        rows: list[tuple[int, str]] = []
+        rows: list[tuple[int, GroupedTokens]] = []
         for _ in range(size * batches):
             index = int(candidates[rng.randrange(len(candidates))])
             empty = rng.random() < self.recipe.unconditional
             vary = varied and rng.random() < 0.5
-            rows.append((index, "" if empty else training_caption(self.scene(index), rng, vary)))
-        rows.sort(key=lambda row: len(row[1]))
+            caption = "" if empty else training_caption(self.scene(index), rng, vary)
+            rows.append((index, self.tokens(caption, rng.random() < self.recipe.apart)))
+        rows.sort(key=lambda row: row[1].length)
         order = list(range(batches))
         rng.shuffle(order)
         for part in order:
             chosen = rows[part * size : (part + 1) * size]
-            texts = [text for _, text in chosen]
-            gemma = self.gemma([with_system_prompt(text) for text in texts])
-            jina = self.jina(texts)
-            longest = max(len(ids) for ids in (*gemma.input_ids, *jina.input_ids))
+            longest = max(tokens.length for _, tokens in chosen)
             length = next((n for n in self.lengths if n >= longest), -(-longest // 8) * 8)
-            gemma = self.gemma.pad(gemma, padding="max_length", max_length=length, return_tensors="pt")
-            jina = self.jina.pad(jina, padding="max_length", max_length=length, return_tensors="pt")
             yield Batch(
                 np.array([index for index, _ in chosen]),
-                np.array([bool(text) for text in texts], dtype=np.float32),
-                gemma.input_ids,
-                gemma.attention_mask,
-                jina.input_ids,
-                jina.attention_mask,
+                np.array([len(tokens.pooled_ids) > 2 for _, tokens in chosen], dtype=np.float32),
+                *_padded([tokens.ids for _, tokens in chosen], length, self.gemma.pad_token_id),
+                _padded([tokens.groups for _, tokens in chosen], length, 0)[0],
+                *_padded([tokens.pooled_ids for _, tokens in chosen], length, self.jina.pad_token_id),
             )
+
+    def tokens(self, caption: str, apart: bool) -> GroupedTokens:
+        """A caption's tokens, encoded whole, or each character's block apart behind the system prompt; then
+        the pooled vector is that of the general tags alone."""
+        if not (apart and caption.startswith("<character_")):
+            ids = self.gemma(with_system_prompt(caption)).input_ids
+            return GroupedTokens(ids, [0] * len(ids), self.jina(caption).input_ids)
+        blocks = caption_blocks(caption)
+        first = len(self.gemma(XML_SYSTEM_PROMPT).input_ids)
+        ids: list[int] = []
+        groups: list[int] = []
+        for number, text in blocks.items():
+            encoded = self.gemma(XML_SYSTEM_PROMPT + text).input_ids
+            if not ids:
+                ids, groups = encoded[:first], [PREFIX] * first
+            ids += encoded[first:]
+            groups += [number] * (len(encoded) - first)
+        return GroupedTokens(ids, groups, self.jina(blocks[0]).input_ids)
 
     def labels(self, indices: np.ndarray, side: int) -> np.ndarray:
         """Token labels of pictures, (batch, side·side, labels) int64, remembered."""
@@ -248,7 +296,7 @@ def train_transformer(
     sample: Callable[[Parts, int], None] | None = None,
     start_from: Mapping[str, Tensor] | None = None,
     compiled: bool = False,
-    save_every: float = 4.0,
+    save_every: float = 10.0,
 ) -> Parts:
     """Trains until `minutes` are spent in all (earlier calls included) and returns the averaged parts.
 
@@ -328,7 +376,8 @@ def train_transformer(
         strength = recipe.alignment_weight * max(0.0, 1 - total / minutes / recipe.alignment_until)
         if strength == 0 and not compiled:
             watching.remove()
-        _space_positions(parts.transformer.rope_embedder, recipe, total / minutes)
+        for model in (parts, average):
+            _space_positions(model.transformer.rope_embedder, recipe, total / minutes)
         for batch in captioner.pool(rng, candidates, varied):
             rate = _rate(recipe, step, total / minutes)
             for group in optimizer.param_groups:
@@ -340,7 +389,10 @@ def train_transformer(
             t = t / (t + recipe.time_shift * (1 - t))
             mixed = t[:, None, None, None]
             noisy = mixed * clean + (1 - mixed) * noise
-            text = [x.to(device) for x in (batch.ids, batch.mask, batch.pooled_ids, batch.pooled_mask)]
+            text = [
+                x.to(device)
+                for x in (batch.ids, batch.mask, batch.groups, batch.pooled_ids, batch.pooled_mask)
+            ]
             run = quick if batch.ids.shape[1] in recipe.text_lengths else parts
             with torch.autocast(device.type, torch.bfloat16):
                 output = run(noisy, t, *text)
