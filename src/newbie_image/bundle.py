@@ -63,6 +63,7 @@ class TextSettings(_Strict):
     trained_tokens: int | None = Field(default=None, ge=1)
     max_pooled_tokens: int = Field(default=2048, ge=8, le=8192)
     pad_to_multiple: int = Field(default=8, ge=1, le=256)
+    auto_binding: Literal["off", "encode", "text", "region", "full", "sealed"] = "off"
 
 
 class VaeSettings(_Strict):

@@ -8,6 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from newbie_image.binding.binding import Binding, Form, phases
+from newbie_image.models.prepared_text import PreparedText
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling import Guidance, guided_velocity, one_batch
 from newbie_image.sampling.solvers import VelocityFn
@@ -22,6 +24,9 @@ def conditioned_velocity(
     *,
     times: Sequence[float] = (),
     in_one_batch: bool | None = None,
+    binding: Binding | None = None,
+    grid: Sequence[float] = (0.0, 1.0),
+    form: Form = "mask",
 ) -> VelocityFn:
     """The guided velocity of a batch of pictures of one prompt.
 
@@ -38,22 +43,34 @@ def conditioned_velocity(
         takes
             two passes on the CPU where the two texts are of uneven length (a pass without padding is cheaper
             there than a larger batch), one batch elsewhere.
+        binding: what keeps the prompt's characters apart; it acts on the prompt, never on the negative.
+        grid: times of the run's steps, of which the binding acts in a part.
+        form: how the binding's rules reach attention.
 
     Returns:
         (latents (batch, channels, height/8, width/8), t) → velocity, float32.
     """
-    prepared = transformer.prepare_text(features.tokens, features.mask, features.pooled, size)
+    prepared = transformer.prepare_text(
+        features.tokens, features.mask, features.pooled, size, features.groups
+    )
+
+    def under(part: Any, pictures: int, asked: Sequence[float]) -> VelocityFn:
+        told = ((0.0, part),)
+        if binding is not None and pictures:
+            told = phases(binding, part, pictures, len(transformer.layers), grid, form)
+        return _under(transformer, told, asked)
+
     if not features.negatives:
-        return guided_velocity(guidance, _under(transformer, prepared, times))
+        return guided_velocity(guidance, under(prepared, prepared.batch, times))
     count = prepared.batch // 2
     if in_one_batch is None:
         in_one_batch = prepared.text.device.type != "cpu" or prepared.padding is None
     guided = tuple(t for t in times if guidance.active(t))
     alone_at = tuple(t for t in times if not in_one_batch or not guidance.active(t))
-    alone = _under(transformer, prepared.rows(0, count), alone_at)
+    alone = under(prepared.rows(0, count), count, alone_at)
     if in_one_batch:
-        return guided_velocity(guidance, alone, paired=one_batch(_under(transformer, prepared, guided)))
-    negative = _under(transformer, prepared.rows(count, 2 * count), guided)
+        return guided_velocity(guidance, alone, paired=one_batch(under(prepared, count, guided)))
+    negative = under(prepared.rows(count, 2 * count), 0, guided)
     return guided_velocity(guidance, alone, unconditional=negative)
 
 
@@ -66,11 +83,15 @@ def guidance_of(request: GenerationRequest) -> Guidance:
     )
 
 
-def _under(transformer: Any, prepared: Any, times: Sequence[float]) -> VelocityFn:
-    schedule = dict(zip(times, transformer.prepare_schedule(times, prepared), strict=True)) if times else {}
+def _under(
+    transformer: Any, told: Sequence[tuple[float, PreparedText]], times: Sequence[float]
+) -> VelocityFn:
+    first = told[0][1]
+    schedule = dict(zip(times, transformer.prepare_schedule(times, first), strict=True)) if times else {}
 
     def velocity(latents: Tensor, t: float) -> Tensor:
         timestep = torch.full((latents.shape[0],), t, device=latents.device)
+        prepared = next(each for since, each in reversed(told) if t >= since)
         return transformer.velocity(latents, timestep, prepared, schedule.get(t))
 
     return velocity

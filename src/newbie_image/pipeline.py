@@ -17,11 +17,9 @@ import torch
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
-from newbie_image.bundle import (
-    BundleSettings,
-    content_hash,
-    write_settings,
-)
+from newbie_image.binding.binding import Binding
+from newbie_image.binding.encoding import bind_prompt, tokenize_bound
+from newbie_image.bundle import BundleSettings, content_hash, write_settings
 from newbie_image.checkpoints.components import check_fit
 from newbie_image.checkpoints.opening import open_model
 from newbie_image.conditioning import conditioned_velocity, guidance_of
@@ -194,8 +192,19 @@ class NewbiePipeline(QuantisedPipeline):
         """The request with everything filled that it leaves to the bundle."""
         return self.settings.complete(request)
 
-    def encode(self, request: GenerationRequest) -> TextFeatures:
+    def bind(self, request: GenerationRequest) -> tuple[Binding | None, tuple[str, ...]]:
+        """What keeps the characters of a request apart, None where nothing does; and remarks on it."""
+        settings = self.settings.text_for(request.preset)
+        prompt = parse(request.prompt, strict=not request.tolerant)
+        form = cast("TextForm", request.text_form)
+        return bind_prompt(request.binding, prompt, settings, self.tokenizer, form)
+
+    def encode(self, request: GenerationRequest, binding: Binding | None = None) -> TextFeatures:
         """Encode a request's prompt and, where guidance will use it, its negative prompt.
+
+        Args:
+            request: completed.
+            binding: of :meth:`bind`; None encodes the prompt whole.
 
         Returns:
             Features of one or two texts, the prompt first, on the transformer's device and in its dtype.
@@ -204,21 +213,25 @@ class NewbiePipeline(QuantisedPipeline):
         strict = not request.tolerant
         prompt = parse(request.prompt, strict=strict)
         form = cast("TextForm", request.text_form)
-        texts, said = [compose(prompt, settings, form=form)], prompt_warnings(prompt)
+        said, negatives = prompt_warnings(prompt), []
         if guidance_of(request).active(0.0):
             negative = parse(request.negative_prompt, strict=strict)
-            texts.append(compose_negative(negative, settings, form=form))
+            negatives.append(compose_negative(negative, settings, form=form))
             said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
-        batch = tokenize(texts, self.tokenizer, self.clip_tokenizer, settings)
+        tokenizers, groups = (self.tokenizer, self.clip_tokenizer), None
+        if binding is None:
+            batch = tokenize([compose(prompt, settings, form=form), *negatives], *tokenizers, settings)
+        else:
+            batch, groups = tokenize_bound(binding, prompt, negatives, *tokenizers, settings, form)
         if self._release_encoders:
             device = self._device()
             self.text_encoder.to(device)
             self.clip_model.to(device)
-        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=len(texts) == 2)
+        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=len(negatives) == 1)
         if self._release_encoders:
             self.text_encoder.to("cpu")
             self.clip_model.to("cpu")
-        features = replace(features, warnings=said + features.warnings)
+        features = replace(features, warnings=said + features.warnings, groups=groups)
         return features.to(self._device(), self.transformer.dtype)
 
     def stream(
@@ -284,9 +297,12 @@ class NewbiePipeline(QuantisedPipeline):
         check_noise(initial, (request.count, *shape))
 
         began = time.perf_counter()
-        features = self.encode(request)
+        binding, remarks = self.bind(request)
+        if binding is None:
+            request = replace(request, binding="off")
+        features = self.encode(request, binding)
         seconds["text"] = time.perf_counter() - began
-        warnings = (*(str(report) for report in features.reports), *features.warnings)
+        warnings = (*(str(report) for report in features.reports), *features.warnings, *remarks)
         yield TextEncoded(warnings, seconds["text"])
 
         # After the text encoders: an offloaded transformer comes in here, and can refuse a backend.
@@ -305,6 +321,8 @@ class NewbiePipeline(QuantisedPipeline):
                 (batch.shape[2], batch.shape[3]),
                 times=solver.asked_times(grid),
                 in_one_batch=self.guidance_in_one_batch,
+                binding=binding,
+                grid=grid,
             )
             walk = solver.run(velocity, batch.to(device), grid)
             reply: Reply = None

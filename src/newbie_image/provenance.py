@@ -192,6 +192,8 @@ def to_json(record: PictureRecord) -> str:
     request = {name: getattr(record.request, name) for name in _REQUEST_FIELDS}
     if record.request.text_form == "typed":
         del request["text_form"]  # older versions read the record too
+    if record.request.binding == "off":
+        del request["binding"]
     document = {
         "format": FORMAT,
         "request": {name: value for name, value in request.items() if value is not None},
@@ -260,7 +262,7 @@ def _read_request(entries: object) -> GenerationRequest:
     for name in ("prompt", "negative_prompt"):
         if not isinstance(entries.get(name, ""), str):
             raise TypeError(f"{name} is no text")
-    return GenerationRequest(**entries)
+    return GenerationRequest(**{"binding": "off", **entries})  # older versions knew nothing else
 
 
 def _read_index(value: object) -> int:
@@ -291,6 +293,7 @@ def parameters_text(record: PictureRecord) -> str:
         "CFG truncation": request.cfg_truncation,
         "CFG renorm": request.cfg_renorm,
         "Preset": request.preset,
+        "Binding": None if request.binding == "off" else f'"{request.binding}"',
         "Text form": None if request.text_form == "typed" else request.text_form,
         "Lora hashes": ", ".join(use.short_hash for use in record.adapters) or None,
         "Version": f"newbie-image {record.versions.get('newbie-image', '')}".strip(),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from newbie_image.binding_modes import read_binding
 from newbie_image.errors import RequestError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class GenerationRequest:
         decode: name of the decode stage (docs/vae.md); None for the pipeline's own.
         text_form: how prompt and negative prompt reach the encoders: `typed`, or `flat`, the sequence
             `[char1]blue_hair, …` of :func:`newbie_image.prompt.flatten`.
+        binding: how characters are kept apart: `auto`, or a mode and its parts (docs/binding.md).
     """
 
     prompt: str
@@ -70,6 +72,7 @@ class GenerationRequest:
     grid: str | None = None
     decode: str | None = None
     text_form: str = "typed"
+    binding: str = "auto"
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -90,6 +93,7 @@ class GenerationRequest:
             raise RequestError(f"unknown time grid {self.grid!r}; choose one of {', '.join(GRIDS)}")
         if self.text_form not in TEXT_FORMS:
             raise RequestError(f"unknown text form {self.text_form!r}; choose one of {', '.join(TEXT_FORMS)}")
+        read_binding(self.binding)
         if self.decode is not None and (not isinstance(self.decode, str) or not self.decode.strip()):
             raise RequestError(f"decode {self.decode!r} is not allowed; give the name of a decode stage")
 

@@ -23,9 +23,9 @@ _EXCERPT = 60
 
 
 class TokensModel(Protocol):
-    """Gemma's side: (ids, mask) → (batch, length, width)."""
+    """Gemma's side: (ids, mask, groups) → (batch, length, width)."""
 
-    def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor: ...
+    def __call__(self, input_ids: Tensor, attention_mask: Tensor, groups: Tensor | None = None) -> Tensor: ...
 
 
 class PooledModel(Protocol):
@@ -82,6 +82,7 @@ class TokenBatch:
         pooled_ids, pooled_mask: Jina's, (batch, pooled length) int64.
         reports: what was cut off.
         warnings: other things worth saying.
+        groups: (batch, length) int64 where Gemma encodes groups of tokens apart, see `GemmaTextModel`.
     """
 
     ids: Tensor
@@ -90,6 +91,7 @@ class TokenBatch:
     pooled_mask: Tensor
     reports: tuple[CutReport, ...] = ()
     warnings: tuple[str, ...] = ()
+    groups: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class TextFeatures:
         reports: what was cut off.
         warnings: other things worth saying.
         negatives: whether the second half of the batch are negative prompts.
+        groups: (batch, length) int64 where the transformer keeps groups of tokens apart, see
+            `NextDiT.forward`.
     """
 
     tokens: Tensor
@@ -111,6 +115,7 @@ class TextFeatures:
     reports: tuple[CutReport, ...] = ()
     warnings: tuple[str, ...] = ()
     negatives: bool = False
+    groups: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> TextFeatures:
         """The same on another device and in another dtype (the mask stays bool)."""
@@ -119,6 +124,7 @@ class TextFeatures:
             tokens=self.tokens.to(device, dtype),
             mask=self.mask.to(device),
             pooled=self.pooled.to(device, dtype),
+            groups=None if self.groups is None else self.groups.to(device),
         )
 
     def expand(self, count: int) -> TextFeatures:
@@ -128,6 +134,7 @@ class TextFeatures:
             tokens=self.tokens.repeat_interleave(count, dim=0),
             mask=self.mask.repeat_interleave(count, dim=0),
             pooled=self.pooled.repeat_interleave(count, dim=0),
+            groups=None if self.groups is None else self.groups.repeat_interleave(count, dim=0),
         )
 
 
@@ -143,9 +150,14 @@ def compose(
         form: `typed`, or `flat` for the sequence `[char1]blue_hair, …`; the system prompt is the same.
     """
     read = parse(prompt, strict=strict) if isinstance(prompt, str) else prompt
-    system = settings.system_prompt_xml if read.kind == "xml" else settings.system_prompt_tags
+    system = system_prompt(read, settings)
     text = read.encoder_text if form == "typed" else encoder_text(read, form).text
     return EncoderInput(system + text, text)
+
+
+def system_prompt(prompt: Prompt, settings: TextSettings) -> str:
+    """What Gemma reads in front of a prompt of this kind."""
+    return settings.system_prompt_xml if prompt.kind == "xml" else settings.system_prompt_tags
 
 
 def compose_negative(
@@ -213,7 +225,10 @@ def encode_tokens(
     """
     ids, mask = _beside(text_encoder, batch.ids, batch.mask)
     pooled_ids, pooled_mask = _beside(clip_model, batch.pooled_ids, batch.pooled_mask)
-    tokens = text_encoder(ids, mask)
+    if batch.groups is None:
+        tokens = text_encoder(ids, mask)
+    else:
+        tokens = text_encoder(ids, mask, *_beside(text_encoder, batch.groups))
     pooled = clip_model(pooled_ids, pooled_mask)
     return TextFeatures(tokens, mask.to(torch.bool), pooled, batch.reports, batch.warnings, negatives)
 

@@ -217,6 +217,15 @@ TextFormOption = Annotated[
         rich_help_panel=_PICTURE_PANEL,
     ),
 ]
+BindingOption = Annotated[
+    str,
+    typer.Option(
+        "--binding",
+        metavar="auto|off|encode|text|region|full|sealed[,…]",
+        help="How characters are kept apart; parts and numbers may follow (docs/binding.md).",
+        rich_help_panel=_PICTURE_PANEL,
+    ),
+]
 TiledOption = Annotated[
     bool,
     typer.Option(

@@ -69,6 +69,7 @@ PICTURE_SETTINGS: Final = {
     "tiled": Setting("on|off", "decode in tiles, for large pictures", _switch, ("tiled",)),
     "decode": Setting("NAME", "decode stage: plain, edges, or a package's", str, ("decode",)),
     "text-form": Setting("|".join(TEXT_FORMS), "the encoders' text: as typed, or flat", str, ("text_form",)),
+    "binding": Setting("auto|off|full|…", "how characters are kept apart", str, ("binding",)),
     "tolerant": Setting("on|off", "repair broken prompts", _switch, ("tolerant",)),
 }
 MODEL_SETTINGS: Final = {

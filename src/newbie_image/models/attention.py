@@ -43,11 +43,14 @@ class KeyPadding(NamedTuple):
         packed: the same for kernels that want it.
         bias: (batch, 1, tokens, tokens) float32, added to the scores of query and key; −inf where a key is
             barred, padding included; None where only padding is.
+        factors: the same bias as queries (batch, tokens, rank) and keys (batch, tokens, rank) whose product
+            it is: appended to queries and keys for kernels that take no mask; its barred pairs are finite.
     """
 
     valid: Tensor
     packed: PackedKeys | None = None
     bias: Tensor | None = None
+    factors: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def pack(valid: Tensor) -> KeyPadding:
@@ -108,6 +111,8 @@ def attend(
     Raises:
         DeviceError: flash asked for where it cannot run.
     """
+    if padding is not None and padding.factors is not None:
+        return _appended(query, key, value, padding.factors)
     if backend == "math":
         return _written_out(query, key, value, padding)
     flash = backend == "flash"
@@ -133,6 +138,26 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None)
         enable_gqa=grouped,
     )
     return out.transpose(1, 2).flatten(2)
+
+
+def _appended(query: Tensor, key: Tensor, value: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
+    """A bias of low rank in further channels of queries and keys: no mask, so that flash kernels take it."""
+    channels = query.shape[-1]
+    rank = factors[0].shape[-1]
+    room = -(channels + rank) % 8 + rank
+    asked = F.pad(factors[0][:, : query.shape[1]] * math.sqrt(channels), (0, room - rank)).to(query.dtype)
+    given = F.pad(factors[1], (0, room - rank)).to(key.dtype)
+    query = torch.cat([query, asked[:, :, None].expand(-1, -1, query.shape[2], -1)], dim=-1)
+    key = torch.cat([key, given[:, :, None].expand(-1, -1, key.shape[2], -1)], dim=-1)
+    # Kernels want values as wide as keys.
+    out = F.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        F.pad(value, (0, room)).transpose(1, 2),
+        scale=1 / math.sqrt(channels),
+        enable_gqa=query.shape[2] != key.shape[2],
+    )
+    return out[..., :channels].transpose(1, 2).flatten(2)
 
 
 def _mask(padding: KeyPadding, query: Tensor) -> Tensor:

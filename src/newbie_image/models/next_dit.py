@@ -290,13 +290,13 @@ class NextDiT(ModelMixin, ConfigMixin):
         states = self.x_embedder(patchify(latents.to(dtype), self.patch_size)).to(dtype)
         image_rotary = prepared.rotary.tokens(0, image)
         for block, factors in zip(self.noise_refiner, refiners, strict=True):
-            states = self._run(block, states, factors, image_rotary, None)
+            states = self._run(block, states, factors, image_rotary, prepared.image_padding)
         states = torch.cat([states, prepared.text], dim=1)
         last = len(self.layers) - 1
         for index, (block, factors) in enumerate(zip(self.layers, joint, strict=True)):
             # Nothing reads the caption's tokens after the last block: there they are keys only.
             keep = image if index == last else None
-            states = self._run(block, states, factors, prepared.rotary, prepared.padding, keep)
+            states = self._run(block, states, factors, prepared.rotary, prepared.padding_at(index), keep)
         patches = self.final_layer(states[:, :image], final, modulated=modulation is not None)
         return unpatchify(patches, prepared.grid, self.patch_size).to(latents.dtype)
 

@@ -29,6 +29,9 @@ class PreparedText:
         padding: which of these tokens are keys; None when all are.
         grid: image tokens downwards and across.
         lengths: valid caption tokens of each sample, known on the host; None where they were not read back.
+        image_padding: what the noise refiners are told of the picture's tokens; None for nothing.
+        inner, inner_padding: blocks first … last − 1 of the joint ones that are told something else than
+            `padding`, and what; None where all are told the same.
     """
 
     text: Tensor
@@ -37,6 +40,15 @@ class PreparedText:
     padding: KeyPadding | None
     grid: tuple[int, int]
     lengths: tuple[int, ...] | None
+    image_padding: KeyPadding | None = None
+    inner: tuple[int, int] | None = None
+    inner_padding: KeyPadding | None = None
+
+    def padding_at(self, block: int) -> KeyPadding | None:
+        """What joint block number `block` is told."""
+        if self.inner is not None and self.inner[0] <= block < self.inner[1]:
+            return self.inner_padding
+        return self.padding
 
     @property
     def batch(self) -> int:

@@ -1,0 +1,164 @@
+"""One prompt's binding: read it, decide what is on, and tell the transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from newbie_image.binding.bias import Factors, binding_factors, soft_masks
+from newbie_image.binding.groups import GroupedText
+from newbie_image.binding.regions import Region, regions_of
+from newbie_image.binding_modes import MODES, BindingParts, read_binding
+from newbie_image.models.attention import KeyPadding
+from newbie_image.models.prepared_text import PreparedText
+from newbie_image.prompt import Prompt
+
+Form = Literal["mask", "appended"]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What keeps the characters of one prompt apart.
+
+    Args:
+        parts: what is on.
+        text: the prompt's tokens by character.
+        regions: where the characters stand; none where nothing says so.
+        masks: (characters, rows, columns) in [0, 1], the regions themselves where they were found in the
+            picture or given by hand; they go before `regions`.
+    """
+
+    parts: BindingParts
+    text: GroupedText
+    regions: tuple[Region, ...] = ()
+    masks: Tensor | None = None
+
+    def factors(self, grid: tuple[int, int], regional: bool) -> Factors:
+        """The added scores for pictures of `grid` image tokens (rows, columns)."""
+        rows, columns = grid
+        if self.masks is None:
+            masks = soft_masks([region.box for region in self.regions], rows, columns)
+        else:
+            masks = torch.nn.functional.interpolate(self.masks[None], grid, mode="bilinear")[0].flatten(1)
+        return binding_factors(
+            self.text.groups, self.text.weights, masks, rows * columns, self.parts, regional=regional
+        )
+
+    def tell(
+        self, prepared: PreparedText, pictures: int, blocks: int, *, regional: bool, form: Form = "mask"
+    ) -> PreparedText:
+        """The same prepared text with this binding's rules for its first rows.
+
+        Args:
+            prepared: the prompt's rows, then any others (negative prompts), which get none of the rules.
+            pictures: how many of the rows are the prompt's.
+            blocks: joint blocks of the transformer.
+            regional: whether the parts that need regions act.
+            form: written out, or appended to queries and keys.
+        """
+        image = prepared.grid[0] * prepared.grid[1]
+        length = image + prepared.text.shape[1]
+        if prepared.padding is None:
+            valid = torch.ones(prepared.batch, length, dtype=torch.bool, device=prepared.text.device)
+        else:
+            valid = prepared.padding.valid
+        told = _told(self.factors(prepared.grid, regional), valid, pictures, prepared, form)
+        result = replace(prepared, padding=told)
+        if self.parts.layers == "middle" and regional:
+            plain = _told(self.factors(prepared.grid, False), valid, pictures, prepared, form)
+            third = blocks // 3
+            inner = (third, blocks - third)
+            result = replace(prepared, padding=plain, inner=inner, inner_padding=told)
+        if self.parts.sealed and regional:
+            # The noise refiners see the picture alone, before the caption joins; sealed regions hold there.
+            whole = self.factors(prepared.grid, True)
+            part = Factors(whole.queries[:image], whole.keys[:image])
+            told = _told(part, valid[:, :image], pictures, prepared, form)
+            result = replace(result, image_padding=told)
+        return result
+
+
+def _told(factors: Factors, valid: Tensor, pictures: int, prepared: PreparedText, form: Form) -> KeyPadding:
+    device, dtype = prepared.text.device, prepared.text.dtype
+    on_host = valid.cpu()
+    none = Factors(torch.zeros_like(factors.queries), torch.zeros_like(factors.keys))
+    each = [(factors if row < pictures else none).padded(on_host[row]) for row in range(len(on_host))]
+    if form == "appended":
+        queries, keys = (
+            torch.stack([getattr(one, name) for one in each]).to(device) for name in ("queries", "keys")
+        )
+        return KeyPadding(valid, factors=(queries, keys))
+    # Rows of one prompt are alike but for padding, of which they have the same: written out once.
+    dense: dict[tuple[bool, int], Tensor] = {}
+    rows = []
+    for row, one in enumerate(each):
+        kind = (row < pictures, int(on_host[row].sum()))
+        if kind not in dense:
+            dense[kind] = one.dense().to(device, dtype)[None]
+        rows.append(dense[kind])
+    return KeyPadding(valid, bias=torch.stack(rows))
+
+
+def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tuple[str, ...]]:
+    """The parts that act on a prompt, and what has to be said.
+
+    Args:
+        setting: of the request: `auto` or a mode with its parts.
+        prompt: parsed.
+        default: the mode that the bundle gives prompts with several characters.
+    """
+    parts = read_binding(setting)
+    weighed = any(tag.weight not in (0.0, 1.0) for tag in prompt.tags)
+    people = len(prompt.characters)
+    if parts is None:
+        chosen = MODES[default] if people > 1 else MODES["off"]
+        return replace(chosen, weights=weighed), ()
+    remarks: list[str] = []
+    if weighed and not parts.weights:
+        remarks.append(
+            f"the prompt has weights, but binding {setting!r} does not use them; add weights=on, or give auto"
+        )
+    if not weighed:
+        parts = replace(parts, weights=False)
+    if people == 0 and (parts.encode or parts.text or parts.regional):
+        remarks.append(f"binding {setting!r} needs <character_N> blocks and the prompt has none: it is off")
+        parts = replace(MODES["off"], weights=parts.weights)
+    return parts, tuple(remarks)
+
+
+def place(parts: BindingParts, prompt: Prompt) -> tuple[tuple[Region, ...], tuple[str, ...]]:
+    """The regions that the parts need, and what has to be said about them."""
+    if not parts.regional or not prompt.characters:
+        return (), ()
+    return regions_of(prompt)
+
+
+def phases(
+    binding: Binding,
+    prepared: PreparedText,
+    pictures: int,
+    blocks: int,
+    grid: Sequence[float],
+    form: Form = "mask",
+) -> tuple[tuple[float, PreparedText], ...]:
+    """(time from which it holds, prepared text), in order of time: any mask is built once a prompt.
+
+    Args:
+        grid: times of the run's steps, from 0 to 1; `BindingParts.start` and `end` are shares of its steps.
+    """
+    parts = binding.parts
+    known = bool(binding.regions) or binding.masks is not None
+    if not parts.regional or not known:
+        return ((0.0, binding.tell(prepared, pictures, blocks, regional=False, form=form)),)
+    acting = binding.tell(prepared, pictures, blocks, regional=True, form=form)
+    steps = len(grid) - 1
+    first, last = (grid[round(share * steps)] for share in (parts.start, parts.end))
+    if parts.start == 0 and parts.end == 1:
+        return ((0.0, acting),)
+    resting = binding.tell(prepared, pictures, blocks, regional=False, form=form)
+    found = [(0.0, resting)] if first > 0 else []
+    return (*found, (first, acting), *([(last, resting)] if parts.end < 1 else []))

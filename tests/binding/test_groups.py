@@ -1,0 +1,70 @@
+"""Tokens by character: encoded apart as by separate calls, and told apart in a whole text."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from newbie_image.binding.groups import group_tokens
+from newbie_image.errors import RequestError
+from newbie_image.models.gemma_text import PREFIX
+from newbie_image.prompt import TextForm, group_texts, parse
+from tests import tiny
+
+WEIGHED = tiny.XML_PROMPT.replace("black_hair", "<!-- weight:1.5 -->black_hair")
+
+
+@pytest.mark.parametrize("form", ["typed", "flat"])
+def test_one_call_by_group_equals_separate_calls(form: TextForm) -> None:
+    prompt, tokenizer = parse(WEIGHED), tiny.gemma_tokenizer()
+    text = group_tokens(prompt, tiny.SETTINGS.text, tokenizer, apart=True, form=form)
+    torch.manual_seed(0)
+    # Windows of 64 tokens on the first layer, shorter than the text.
+    gemma = tiny.text_encoder(len(tokenizer))
+    ids, groups = torch.tensor([text.ids]), torch.tensor([text.groups])
+    with torch.no_grad():
+        together = gemma(ids, torch.ones_like(ids), groups)[0]
+    before = len([group for group in text.groups if group == PREFIX])
+    assert before > 1
+    for number, key in enumerate(("general", "character_1", "character_2")):
+        alone = tokenizer(tiny.SETTINGS.text.system_prompt_xml + group_texts(prompt, form)[key].text)
+        alone_ids = torch.tensor([alone["input_ids"]])
+        with torch.no_grad():
+            expected = gemma(alone_ids, torch.ones_like(alone_ids))[0]
+        torch.testing.assert_close(together[:before], expected[:before], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(together[groups[0] == number], expected[before:], atol=1e-5, rtol=1e-5)
+
+
+def test_spans_cover_all_tokens_of_a_tag() -> None:
+    tokenizer = tiny.gemma_tokenizer()
+    for apart in (True, False):
+        text = group_tokens(parse(WEIGHED), tiny.SETTINGS.text, tokenizer, apart=apart)
+        span = next(span for span in text.spans if span.text == "black_hair")
+        assert tokenizer.decode(text.ids[span.start : span.end]).strip().startswith("black_hair")
+        assert span.group == 2
+        assert span.weight == 1.5
+        assert text.weights[span.start] == 1.5 == text.weights[span.end - 1]
+        assert text.weights[span.start - 1] == 1.0
+        assert set(text.groups[span.start : span.end]) == {2}
+
+
+def test_a_whole_text_is_as_typed_and_its_marks_belong_to_their_block() -> None:
+    tokenizer = tiny.gemma_tokenizer()
+    text = group_tokens(parse(tiny.XML_PROMPT), tiny.SETTINGS.text, tokenizer, apart=False)
+    assert list(text.ids) == tokenizer(tiny.SETTINGS.text.system_prompt_xml + tiny.XML_PROMPT)["input_ids"]
+    first = tokenizer.decode([i for i, group in zip(text.ids, text.groups, strict=True) if group == 1])
+    assert first.strip().startswith("<character_1>")
+    assert "momo" in first
+    assert "black_hair" not in first
+
+
+def test_apart_the_pooled_text_is_the_general_one() -> None:
+    text = group_tokens(parse(tiny.XML_PROMPT), tiny.SETTINGS.text, tiny.gemma_tokenizer(), apart=True)
+    assert "night sky" in text.pooled_text
+    assert "pink_hair" not in text.pooled_text
+
+
+def test_too_long_is_refused_not_cut() -> None:
+    settings = tiny.SETTINGS.text.model_copy(update={"max_tokens": 16})
+    with pytest.raises(RequestError, match="limit is 16: shorten it"):
+        group_tokens(parse(tiny.XML_PROMPT), settings, tiny.gemma_tokenizer(), apart=True)

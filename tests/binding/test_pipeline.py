@@ -1,0 +1,99 @@
+"""Binding on the whole path: off changes nothing, modes change the picture, all is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from newbie_image.pipeline import NewbiePipeline
+from newbie_image.provenance import from_json, record_picture, to_json
+from newbie_image.request import GenerationRequest, PictureDone, TextEncoded
+from tests import tiny
+
+SECOND = "<appearance>black_hair, glasses</appearance>"
+PLACED = tiny.XML_PROMPT.replace(SECOND, SECOND + "\n<position>right</position>")
+    "</appearance>\n</character_2>", "</appearance>\n<position>right</position>\n</character_2>"
+)
+WEIGHED = PLACED.replace("pink_hair", "<!-- weight:2 -->pink_hair")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> NewbiePipeline:
+    folder: Path = tmp_path_factory.mktemp("bundle")
+    return NewbiePipeline.from_pretrained(tiny.write_bundle(folder))
+
+
+def draw(pipeline: NewbiePipeline, prompt: str, binding: str) -> tuple[PictureDone, tuple[str, ...]]:
+    warnings: tuple[str, ...] = ()
+    for event in pipeline.stream(GenerationRequest(prompt, seed=5, binding=binding)):
+        if isinstance(event, TextEncoded):
+            warnings = event.warnings
+        if isinstance(event, PictureDone):
+            return event, warnings
+    raise AssertionError
+
+
+def latents(pipeline: NewbiePipeline, prompt: str, binding: str) -> torch.Tensor:
+    found = draw(pipeline, prompt, binding)[0].latents
+    assert found is not None
+    return found
+
+
+def test_auto_without_weights_is_off_to_the_bit(pipeline: NewbiePipeline) -> None:
+    off = latents(pipeline, PLACED, "off")
+    assert torch.equal(latents(pipeline, PLACED, "auto"), off)
+    one = PLACED.replace("pink_hair", "<!-- weight:1 -->pink_hair")
+    assert torch.equal(latents(pipeline, one, "auto"), off)
+
+
+def test_each_mode_draws_another_picture(pipeline: NewbiePipeline) -> None:
+    drawn = {
+        mode: latents(pipeline, PLACED, mode)
+        for mode in ("off", "encode", "text", "region", "full", "sealed")
+    }
+    names = list(drawn)
+    for place, first in enumerate(names):
+        assert torch.isfinite(drawn[first]).all()
+        for second in names[place + 1 :]:
+            assert not torch.equal(drawn[first], drawn[second]), (first, second)
+
+
+def test_weights_act_and_are_said_where_they_do_not(pipeline: NewbiePipeline) -> None:
+    plain = latents(pipeline, PLACED, "off")
+    assert not torch.equal(latents(pipeline, WEIGHED, "auto"), plain)
+    done, warnings = draw(pipeline, WEIGHED, "off")
+    assert done.latents is not None
+    assert torch.equal(done.latents, plain)
+    assert any("does not use them; add weights=on" in warning for warning in warnings)
+
+
+def test_a_prompt_without_characters_says_that_binding_is_off(pipeline: NewbiePipeline) -> None:
+    done, warnings = draw(pipeline, tiny.TAGS_PROMPT, "full")
+    assert done.latents is not None
+    assert torch.equal(done.latents, latents(pipeline, tiny.TAGS_PROMPT, "off"))
+    assert any("the prompt has none: it is off" in warning for warning in warnings)
+
+
+def test_the_record_says_what_acted_and_is_read_back(pipeline: NewbiePipeline) -> None:
+    setting = "full,beta_minus=5,window=0-0.5"
+    request = GenerationRequest(PLACED, seed=5, binding=setting)
+    record = record_picture(draw(pipeline, PLACED, setting)[0].images[0], request)
+    assert from_json(to_json(record)).request.binding == setting
+    plain = record_picture(draw(pipeline, PLACED, "auto")[0].images[0], replace(request, binding="auto"))
+    assert plain.request.binding == "off"
+    assert '"binding"' not in to_json(plain)  # older versions read it
+    assert from_json(to_json(plain)).request.binding == "off"
+
+
+def test_guidance_in_one_batch_or_two_passes(pipeline: NewbiePipeline) -> None:
+    before = pipeline.guidance_in_one_batch
+    try:
+        pipeline.guidance_in_one_batch = True
+        together = latents(pipeline, PLACED, "full")
+        pipeline.guidance_in_one_batch = False
+        torch.testing.assert_close(latents(pipeline, PLACED, "full"), together, atol=1e-4, rtol=1e-4)
+    finally:
+        pipeline.guidance_in_one_batch = before
