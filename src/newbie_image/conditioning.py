@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor
 
 from newbie_image.binding.binding import Binding, Form, phases
+from newbie_image.binding.sight import Sight
 from newbie_image.models.prepared_text import PreparedText
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling import Guidance, guided_velocity, one_batch
@@ -27,6 +30,7 @@ def conditioned_velocity(
     binding: Binding | None = None,
     grid: Sequence[float] = (0.0, 1.0),
     form: Form = "mask",
+    sights: Sequence[Sight] = (),
 ) -> VelocityFn:
     """The guided velocity of a batch of pictures of one prompt.
 
@@ -46,6 +50,7 @@ def conditioned_velocity(
         binding: what keeps the prompt's characters apart; it acts on the prompt, never on the negative.
         grid: times of the run's steps, of which the binding acts in a part.
         form: how the binding's rules reach attention.
+        sights: collect what the pictures read of the prompt.
 
     Returns:
         (latents (batch, channels, height/8, width/8), t) → velocity, float32.
@@ -58,7 +63,7 @@ def conditioned_velocity(
         told = ((0.0, part),)
         if binding is not None and pictures:
             told = phases(binding, part, pictures, len(transformer.layers), grid, form)
-        return _under(transformer, told, asked)
+        return _under(transformer, told, asked, sights if pictures else (), pictures)
 
     if not features.negatives:
         return guided_velocity(guidance, under(prepared, prepared.batch, times))
@@ -84,7 +89,11 @@ def guidance_of(request: GenerationRequest) -> Guidance:
 
 
 def _under(
-    transformer: Any, told: Sequence[tuple[float, PreparedText]], times: Sequence[float]
+    transformer: Any,
+    told: Sequence[tuple[float, PreparedText]],
+    times: Sequence[float],
+    sights: Sequence[Sight],
+    pictures: int,
 ) -> VelocityFn:
     first = told[0][1]
     schedule = dict(zip(times, transformer.prepare_schedule(times, first), strict=True)) if times else {}
@@ -92,6 +101,9 @@ def _under(
     def velocity(latents: Tensor, t: float) -> Tensor:
         timestep = torch.full((latents.shape[0],), t, device=latents.device)
         prepared = next(each for since, each in reversed(told) if t >= since)
-        return transformer.velocity(latents, timestep, prepared, schedule.get(t))
+        with contextlib.ExitStack() as looking:
+            for sight in sights:
+                looking.enter_context(sight.watching(transformer, math.prod(prepared.grid), pictures))
+            return transformer.velocity(latents, timestep, prepared, schedule.get(t))
 
     return velocity

@@ -17,21 +17,18 @@ import torch
 from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
-from newbie_image.binding.binding import Binding
-from newbie_image.binding.encoding import bind_prompt, tokenize_bound
+from newbie_image.binding.sight import Sight
 from newbie_image.bundle import BundleSettings, content_hash, write_settings
 from newbie_image.checkpoints.components import check_fit
 from newbie_image.checkpoints.opening import open_model
-from newbie_image.conditioning import conditioned_velocity, guidance_of
+from newbie_image.conditioned_pipeline import ConditionedPipeline
 from newbie_image.decode_stages import DecodeStage, find_stage, run_stage, stage_name
 from newbie_image.decoding import decode_latents, to_images
-from newbie_image.devices import bring_to_device, compute_device, dtype_name
+from newbie_image.devices import bring_to_device, dtype_name
 from newbie_image.errors import OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
-from newbie_image.prompt import TextForm, parse
-from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import (
     MAX_SEED,
     Event,
@@ -42,14 +39,6 @@ from newbie_image.request import (
     TextEncoded,
 )
 from newbie_image.sampling import check_finite, make_solver, time_grid
-from newbie_image.text import (
-    TextFeatures,
-    compose,
-    compose_negative,
-    encode_tokens,
-    prompt_warnings,
-    tokenize,
-)
 
 Reply = Tensor | None
 
@@ -66,7 +55,7 @@ class NewbiePipelineOutput(BaseOutput):
     images: Any
 
 
-class NewbiePipeline(QuantisedPipeline):
+class NewbiePipeline(ConditionedPipeline):
     """A model's components together.
 
     Args:
@@ -192,50 +181,13 @@ class NewbiePipeline(QuantisedPipeline):
         """The request with everything filled that it leaves to the bundle."""
         return self.settings.complete(request)
 
-    def bind(self, request: GenerationRequest) -> tuple[Binding | None, tuple[str, ...]]:
-        """What keeps the characters of a request apart, None where nothing does; and remarks on it."""
-        settings = self.settings.text_for(request.preset)
-        prompt = parse(request.prompt, strict=not request.tolerant)
-        form = cast("TextForm", request.text_form)
-        return bind_prompt(request.binding, prompt, settings, self.tokenizer, form)
-
-    def encode(self, request: GenerationRequest, binding: Binding | None = None) -> TextFeatures:
-        """Encode a request's prompt and, where guidance will use it, its negative prompt.
-
-        Args:
-            request: completed.
-            binding: of :meth:`bind`; None encodes the prompt whole.
-
-        Returns:
-            Features of one or two texts, the prompt first, on the transformer's device and in its dtype.
-        """
-        settings = self.settings.text_for(request.preset)
-        strict = not request.tolerant
-        prompt = parse(request.prompt, strict=strict)
-        form = cast("TextForm", request.text_form)
-        said, negatives = prompt_warnings(prompt), []
-        if guidance_of(request).active(0.0):
-            negative = parse(request.negative_prompt, strict=strict)
-            negatives.append(compose_negative(negative, settings, form=form))
-            said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
-        tokenizers, groups = (self.tokenizer, self.clip_tokenizer), None
-        if binding is None:
-            batch = tokenize([compose(prompt, settings, form=form), *negatives], *tokenizers, settings)
-        else:
-            batch, groups = tokenize_bound(binding, prompt, negatives, *tokenizers, settings, form)
-        if self._release_encoders:
-            device = self._device()
-            self.text_encoder.to(device)
-            self.clip_model.to(device)
-        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=len(negatives) == 1)
-        if self._release_encoders:
-            self.text_encoder.to("cpu")
-            self.clip_model.to("cpu")
-        features = replace(features, warnings=said + features.warnings, groups=groups)
-        return features.to(self._device(), self.transformer.dtype)
-
     def stream(
-        self, request: GenerationRequest, *, latents: Tensor | None = None, decode: bool = True
+        self,
+        request: GenerationRequest,
+        *,
+        latents: Tensor | None = None,
+        decode: bool = True,
+        sights: Sequence[Sight] = (),
     ) -> Generator[Event, Reply, None]:
         """Make the pictures of a request, telling what happens.
 
@@ -246,6 +198,7 @@ class NewbiePipeline(QuantisedPipeline):
             request: what is asked for; what it leaves open comes from the bundle.
             latents: (count, channels, height/8, width/8), the noise to begin with instead of the seeds'.
             decode: whether to decode; without, the last event has latents only.
+            sights: collectors of which words the pictures read (docs/binding.md).
 
         Yields:
             One :class:`TextEncoded`, a :class:`StepDone` for each interval of each batch, one
@@ -271,7 +224,7 @@ class NewbiePipeline(QuantisedPipeline):
         shortage: str | None = None
         self._drawing += 1
         try:
-            yield from self._run(request, latents, decode)
+            yield from self._run(request, latents, decode, sights)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -287,7 +240,7 @@ class NewbiePipeline(QuantisedPipeline):
 
     @torch.no_grad()
     def _run(
-        self, request: GenerationRequest, noise: Tensor | None, decode: bool
+        self, request: GenerationRequest, noise: Tensor | None, decode: bool, sights: Sequence[Sight]
     ) -> Generator[Event, Reply, None]:
         seconds = {"text": 0.0, "sampling": 0.0, "decoding": 0.0}
         device = self._device()
@@ -297,13 +250,11 @@ class NewbiePipeline(QuantisedPipeline):
         check_noise(initial, (request.count, *shape))
 
         began = time.perf_counter()
-        binding, remarks = self.bind(request)
-        if binding is None:
+        conditioning = self.condition(request)
+        if conditioning.binding is None:
             request = replace(request, binding="off")
-        features = self.encode(request, binding)
         seconds["text"] = time.perf_counter() - began
-        warnings = (*(str(report) for report in features.reports), *features.warnings, *remarks)
-        yield TextEncoded(warnings, seconds["text"])
+        yield TextEncoded(conditioning.warnings, seconds["text"])
 
         # After the text encoders: an offloaded transformer comes in here, and can refuse a backend.
         bring_to_device(self.transformer)
@@ -314,21 +265,21 @@ class NewbiePipeline(QuantisedPipeline):
         for number, batch in enumerate(batches):
             grid = time_grid(steps, cast("float", request.shift), cast("str", request.grid))
             solver = make_solver(cast("str", request.sampler))
-            velocity = conditioned_velocity(
-                self.transformer,
-                features.expand(len(batch)),
-                guidance_of(request),
+            velocity = self.steered(
+                request,
+                conditioning,
+                len(batch),
                 (batch.shape[2], batch.shape[3]),
-                times=solver.asked_times(grid),
-                in_one_batch=self.guidance_in_one_batch,
-                binding=binding,
-                grid=grid,
+                grid,
+                solver.asked_times(grid),
+                sights,
             )
             walk = solver.run(velocity, batch.to(device), grid)
             reply: Reply = None
             final = batch
             for index in range(steps):
                 began = time.perf_counter()
+                velocity.before_step(index)
                 step = next(walk) if reply is None else walk.send(reply)
                 # The check waits for the device, which also makes the seconds true.
                 check_finite(
@@ -490,6 +441,3 @@ class NewbiePipeline(QuantisedPipeline):
 
     def _stage(self, request: GenerationRequest) -> DecodeStage:
         return self.decode_stage if request.decode is None else find_stage(request.decode)
-
-    def _device(self) -> torch.device:
-        return compute_device(self.transformer) or torch.device("cpu")

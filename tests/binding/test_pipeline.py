@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from newbie_image.binding.sight import Sight
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.provenance import from_json, record_picture, to_json
 from newbie_image.request import GenerationRequest, PictureDone, TextEncoded
@@ -15,8 +16,6 @@ from tests import tiny
 
 SECOND = "<appearance>black_hair, glasses</appearance>"
 PLACED = tiny.XML_PROMPT.replace(SECOND, SECOND + "\n<position>right</position>")
-    "</appearance>\n</character_2>", "</appearance>\n<position>right</position>\n</character_2>"
-)
 WEIGHED = PLACED.replace("pink_hair", "<!-- weight:2 -->pink_hair")
 
 
@@ -97,3 +96,40 @@ def test_guidance_in_one_batch_or_two_passes(pipeline: NewbiePipeline) -> None:
         torch.testing.assert_close(latents(pipeline, PLACED, "full"), together, atol=1e-4, rtol=1e-4)
     finally:
         pipeline.guidance_in_one_batch = before
+
+
+def test_regions_are_found_where_no_place_is_given(pipeline: NewbiePipeline) -> None:
+    # Without any place the first step is the text's alone; what it reads decides where the others act.
+    free = tiny.XML_PROMPT.replace("<position>center_left</position>\n", "")
+    request = GenerationRequest(free, seed=5, binding="region", count=2, batch=2)
+    *_, found = pipeline.stream(request)
+    *_, text = pipeline.stream(replace(request, binding="text"))
+    assert isinstance(found, PictureDone)
+    assert isinstance(text, PictureDone)
+    assert found.latents is not None
+    assert text.latents is not None
+    assert not torch.equal(found.latents, text.latents)
+    # Each picture has its own: alone it is the same picture.
+    *_, second = pipeline.stream(replace(request, seed=6, count=1))
+    assert isinstance(second, PictureDone)
+    assert second.latents is not None
+    torch.testing.assert_close(second.latents[0], found.latents[1], atol=1e-4, rtol=1e-4)
+
+
+def test_sight_collects_shares_of_attention(pipeline: NewbiePipeline) -> None:
+    every = Sight(blocks=(0, 1))
+    once = Sight(blocks=(1,), steps=frozenset({1}), chunk=5)
+    alike = Sight(blocks=(0,), kind="similarity")
+    *_, done = pipeline.stream(GenerationRequest(PLACED, seed=5), sights=(every, once, alike))
+    assert isinstance(done, PictureDone)
+    assert done.latents is not None
+    assert torch.equal(done.latents[0], latents(pipeline, PLACED, "off")[0])  # looking changes nothing
+    length = len(pipeline.tokenizer(tiny.SETTINGS.text.system_prompt_xml + PLACED)["input_ids"])
+    for sight, looks in ((every, 6), (once, 1), (alike, 3)):
+        assert sight.looks == looks
+        assert sight.maps.shape == (1, length, 12)
+    share = every.maps.sum(1)
+    assert share.min() > 0
+    assert share.max() < 1
+    with pytest.raises(ValueError, match="nothing was looked at"):
+        _ = Sight().maps

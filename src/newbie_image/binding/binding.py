@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from newbie_image.binding.bias import Factors, binding_factors, soft_masks
@@ -28,22 +29,27 @@ class Binding:
         parts: what is on.
         text: the prompt's tokens by character.
         regions: where the characters stand; none where nothing says so.
-        masks: (characters, rows, columns) in [0, 1], the regions themselves where they were found in the
-            picture or given by hand; they go before `regions`.
+        masks: a (characters, rows, columns) in [0, 1] for each picture, the regions themselves where they
+            were found in the pictures; they go before `regions`.
     """
 
     parts: BindingParts
     text: GroupedText
     regions: tuple[Region, ...] = ()
-    masks: Tensor | None = None
+    masks: tuple[Tensor, ...] = ()
 
-    def factors(self, grid: tuple[int, int], regional: bool) -> Factors:
-        """The added scores for pictures of `grid` image tokens (rows, columns)."""
+    @property
+    def placed(self) -> bool:
+        """Whether it is known where the characters stand."""
+        return bool(self.regions or self.masks)
+
+    def factors(self, grid: tuple[int, int], regional: bool, picture: int = 0) -> Factors:
+        """The added scores for picture number `picture`, of `grid` image tokens (rows, columns)."""
         rows, columns = grid
-        if self.masks is None:
-            masks = soft_masks([region.box for region in self.regions], rows, columns)
+        if self.masks:
+            masks = self.masks[picture].flatten(1)
         else:
-            masks = torch.nn.functional.interpolate(self.masks[None], grid, mode="bilinear")[0].flatten(1)
+            masks = soft_masks([region.box for region in self.regions], rows, columns)
         return binding_factors(
             self.text.groups, self.text.weights, masks, rows * columns, self.parts, regional=regional
         )
@@ -66,41 +72,51 @@ class Binding:
             valid = torch.ones(prepared.batch, length, dtype=torch.bool, device=prepared.text.device)
         else:
             valid = prepared.padding.valid
-        told = _told(self.factors(prepared.grid, regional), valid, pictures, prepared, form)
+        told = self._told(regional, valid, pictures, prepared, form)
         result = replace(prepared, padding=told)
         if self.parts.layers == "middle" and regional:
-            plain = _told(self.factors(prepared.grid, False), valid, pictures, prepared, form)
+            plain = self._told(False, valid, pictures, prepared, form)
             third = blocks // 3
             inner = (third, blocks - third)
             result = replace(prepared, padding=plain, inner=inner, inner_padding=told)
         if self.parts.sealed and regional:
             # The noise refiners see the picture alone, before the caption joins; sealed regions hold there.
-            whole = self.factors(prepared.grid, True)
-            part = Factors(whole.queries[:image], whole.keys[:image])
-            told = _told(part, valid[:, :image], pictures, prepared, form)
+            told = self._told(True, valid[:, :image], pictures, prepared, form)
             result = replace(result, image_padding=told)
         return result
 
-
-def _told(factors: Factors, valid: Tensor, pictures: int, prepared: PreparedText, form: Form) -> KeyPadding:
-    device, dtype = prepared.text.device, prepared.text.dtype
-    on_host = valid.cpu()
-    none = Factors(torch.zeros_like(factors.queries), torch.zeros_like(factors.keys))
-    each = [(factors if row < pictures else none).padded(on_host[row]) for row in range(len(on_host))]
-    if form == "appended":
+    def _told(
+        self, regional: bool, valid: Tensor, pictures: int, prepared: PreparedText, form: Form
+    ) -> KeyPadding:
+        device, dtype = prepared.text.device, prepared.text.dtype
+        on_host = valid.cpu()
+        tokens = on_host.shape[1]
+        rules: dict[int, Factors] = {}
+        each: list[Factors] = []
+        dense: dict[tuple[int, int], Tensor] = {}
+        rows: list[Tensor] = []
+        for row, known in enumerate(on_host):
+            # Pictures of one prompt have the same rules but for regions that were found in each.
+            kind = -1 if row >= pictures else row if self.masks and regional else 0
+            if kind not in rules:
+                found = self.factors(prepared.grid, regional, max(kind, 0))
+                found = Factors(found.queries[:tokens], found.keys[:tokens])
+                none = Factors(torch.zeros_like(found.queries), torch.zeros_like(found.keys))
+                rules[kind] = none if kind < 0 else found
+            each.append(rules[kind].padded(known))
+            written = (kind, int(known.sum()))
+            if form == "mask" and written not in dense:
+                dense[written] = each[-1].dense().to(device, dtype)[None]
+            if form == "mask":
+                rows.append(dense[written])
+        if form == "mask":
+            return KeyPadding(valid, bias=torch.stack(rows))
+        rank = max(one.queries.shape[1] for one in each)
         queries, keys = (
-            torch.stack([getattr(one, name) for one in each]).to(device) for name in ("queries", "keys")
+            torch.stack([F.pad(part, (0, rank - part.shape[1])) for part in parts]).to(device)
+            for parts in ([one.queries for one in each], [one.keys for one in each])
         )
         return KeyPadding(valid, factors=(queries, keys))
-    # Rows of one prompt are alike but for padding, of which they have the same: written out once.
-    dense: dict[tuple[bool, int], Tensor] = {}
-    rows = []
-    for row, one in enumerate(each):
-        kind = (row < pictures, int(on_host[row].sum()))
-        if kind not in dense:
-            dense[kind] = one.dense().to(device, dtype)[None]
-        rows.append(dense[kind])
-    return KeyPadding(valid, bias=torch.stack(rows))
 
 
 def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tuple[str, ...]]:
@@ -151,8 +167,7 @@ def phases(
         grid: times of the run's steps, from 0 to 1; `BindingParts.start` and `end` are shares of its steps.
     """
     parts = binding.parts
-    known = bool(binding.regions) or binding.masks is not None
-    if not parts.regional or not known:
+    if not parts.regional or not binding.placed:
         return ((0.0, binding.tell(prepared, pictures, blocks, regional=False, form=form)),)
     acting = binding.tell(prepared, pictures, blocks, regional=True, form=form)
     steps = len(grid) - 1

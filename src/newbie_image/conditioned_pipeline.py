@@ -1,0 +1,125 @@
+"""What a pipeline does with prompts: bind the characters, encode, and make a velocity of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+
+from newbie_image.binding.binding import Binding
+from newbie_image.binding.encoding import bind_prompt, tokenize_bound
+from newbie_image.binding.sight import Sight
+from newbie_image.bundle import BundleSettings
+from newbie_image.conditioning import conditioned_velocity, guidance_of
+from newbie_image.devices import compute_device
+from newbie_image.models.prepared_text import token_grid
+from newbie_image.prompt import TextForm, parse
+from newbie_image.quantised_pipeline import QuantisedPipeline
+from newbie_image.request import GenerationRequest
+from newbie_image.sampling.solvers import VelocityFn
+from newbie_image.steering import Conditioning, SteeredVelocity
+from newbie_image.text import (
+    TextFeatures,
+    compose,
+    compose_negative,
+    encode_tokens,
+    prompt_warnings,
+    tokenize,
+)
+
+
+class ConditionedPipeline(QuantisedPipeline):
+    """The part of :class:`newbie_image.pipeline.NewbiePipeline` that deals with prompts."""
+
+    settings: BundleSettings
+    tokenizer: Any
+    clip_tokenizer: Any
+    text_encoder: Any
+    clip_model: Any
+
+    def bind(self, request: GenerationRequest) -> tuple[Binding | None, tuple[str, ...]]:
+        """What keeps the characters of a request apart, None where nothing does; and remarks on it."""
+        settings = self.settings.text_for(request.preset)
+        prompt = parse(request.prompt, strict=not request.tolerant)
+        form = cast("TextForm", request.text_form)
+        return bind_prompt(request.binding, prompt, settings, self.tokenizer, form)
+
+    def encode(self, request: GenerationRequest, binding: Binding | None = None) -> TextFeatures:
+        """Encode a request's prompt and, where guidance will use it, its negative prompt.
+
+        Args:
+            request: completed.
+            binding: of :meth:`bind`; None encodes the prompt whole.
+
+        Returns:
+            Features of one or two texts, the prompt first, on the transformer's device and in its dtype.
+        """
+        settings = self.settings.text_for(request.preset)
+        strict = not request.tolerant
+        prompt = parse(request.prompt, strict=strict)
+        form = cast("TextForm", request.text_form)
+        said, negatives = prompt_warnings(prompt), []
+        if guidance_of(request).active(0.0):
+            negative = parse(request.negative_prompt, strict=strict)
+            negatives.append(compose_negative(negative, settings, form=form))
+            said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
+        tokenizers, groups = (self.tokenizer, self.clip_tokenizer), None
+        if binding is None:
+            batch = tokenize([compose(prompt, settings, form=form), *negatives], *tokenizers, settings)
+        else:
+            batch, groups = tokenize_bound(binding, prompt, negatives, *tokenizers, settings, form)
+        if self._release_encoders:
+            device = self._device()
+            self.text_encoder.to(device)
+            self.clip_model.to(device)
+        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=len(negatives) == 1)
+        if self._release_encoders:
+            self.text_encoder.to("cpu")
+            self.clip_model.to("cpu")
+        features = replace(features, warnings=said + features.warnings, groups=groups)
+        return features.to(self._device(), self.transformer.dtype)
+
+    def condition(self, request: GenerationRequest) -> Conditioning:
+        """Everything that a completed request's prompt asks for."""
+        binding, remarks = self.bind(request)
+        features = self.encode(request, binding)
+        said = (*(str(report) for report in features.reports), *features.warnings, *remarks)
+        return Conditioning(features, binding, said)
+
+    def steered(
+        self,
+        request: GenerationRequest,
+        conditioning: Conditioning,
+        pictures: int,
+        size: tuple[int, int],
+        grid: Sequence[float],
+        times: Sequence[float],
+        sights: Sequence[Sight] = (),
+    ) -> SteeredVelocity:
+        """The velocity of a run of `pictures` pictures of `size` (height/8, width/8) along `grid`.
+
+        Args:
+            times: when the solver will ask.
+            sights: collectors of what the pictures read.
+        """
+
+        def build(now: Conditioning, looking: Sequence[Sight]) -> VelocityFn:
+            return conditioned_velocity(
+                self.transformer,
+                now.features.expand(pictures),
+                guidance_of(request),
+                size,
+                times=times,
+                in_one_batch=self.guidance_in_one_batch,
+                binding=now.binding,
+                grid=grid,
+                sights=looking,
+            )
+
+        image_grid = token_grid(size, self.transformer.patch_size, self.transformer.axes_lens)
+        return SteeredVelocity(conditioning, build, grid, image_grid, sights)
+
+    def _device(self) -> torch.device:
+        return compute_device(self.transformer) or torch.device("cpu")
