@@ -32,6 +32,7 @@ from newbie_image.errors import OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
+from newbie_image.models.rotary_limits import token_grid
 from newbie_image.prompt import TextForm, parse
 from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import (
@@ -249,6 +250,9 @@ class NewbiePipeline(QuantisedPipeline):
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
             )
         self._stage(request)  # an unknown one is said before the work
+        token_grid(
+            self._latent_shape(request)[1:], self.transformer.patch_size, self.transformer.axes_lens
+        )
         solver = make_solver(cast("str", request.sampler))
         grid = time_grid(cast("int", request.steps), cast("float", request.shift), cast("str", request.grid))
         text = self.settings.text

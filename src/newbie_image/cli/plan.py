@@ -56,15 +56,18 @@ def plan(
         raise DeviceError(f"unknown dtype {dtype!r}; give {', '.join(ITEMS)}")
     if track and model != "published":
         raise RequestError(f"--track counts the published model, not {model!r}; leave one of the two out")
-    if not (1 <= batch <= 64 and 1 <= tokens <= 1023):
-        raise RequestError(f"batch {batch} and tokens {tokens}; give 1 to 64 and 1 to 1023")
-    from newbie_image.memory.plan import Workload, read_memory
+    if not (1 <= batch <= 64 and tokens >= 1):
+        raise RequestError(f"batch {batch} and tokens {tokens}; give 1 to 64, and 1 or more tokens")
+    from newbie_image.memory.formats import check_format
+    from newbie_image.memory.plan import Workload, check_work, read_memory
 
     given = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model, "vae": vae}
     parts = {name: path for name, path in given.items() if path is not None}
     if track and parts:
         raise RequestError("--track counts the published classes; leave it or the parts from elsewhere out")
     choice = options.ModelChoice(quantise=quantise, quantise_encoders=quantise_encoders)
+    for kind in (choice.quantise, choice.quantise_encoders):
+        check_format(kind, dtype)
     if track and {choice.quantise, choice.quantise_encoders} != {"none"}:
         raise RequestError("--track counts weights as they are; leave it or the quantisation out")
     sizes, evaluations = _sizes(model, parts), _evaluations(model, steps, sampler)
@@ -75,6 +78,7 @@ def plan(
         for line in _table(sizes, work, dtype if track else None):
             print(line, flush=True)
         return
+    check_work(sizes, work)
     memory = read_memory(vram) if vram is not None else _device_memory()
     _say(sizes, work, memory, dtype if track else None, as_json)
 
@@ -122,11 +126,17 @@ def _formats(sizes: ModelSizes, work: Workload) -> str:
 
 
 def _table(sizes: ModelSizes, work: Workload, tracked_in: str | None) -> list[str]:
-    from newbie_image.memory.plan import choose_plan, read_memory
+    from newbie_image.memory.plan import check_work, choose_plan, read_memory
 
+    beyond: dict[int, RequestError] = {}
     rows: list[tuple[str, Workload, Plan | None]] = []
     for side in TABLE_SIDES:
         at = replace(work, width=side, height=side)
+        try:
+            check_work(sizes, at)
+        except RequestError as error:
+            beyond[side] = error
+            continue
         rows += [(memory, at, choose_plan(sizes, at, read_memory(memory))) for memory in TABLE_MEMORIES]
     different = list(dict.fromkeys((at, found) for _, at, found in rows if found is not None))
     counted = dict(zip(different, _track(different, tracked_in), strict=True)) if tracked_in else {}
@@ -142,7 +152,7 @@ def _table(sizes: ModelSizes, work: Workload, tracked_in: str | None) -> list[st
         stages = " | ".join(_number(stage.bytes) for stage in found.stages)
         line = f"| {memory} | {at.width}² | {found.describe()} | {stages} | {_number(found.peak)} |"
         lines.append(line + (f" {_number(counted[at, found].peak)} |" if counted else ""))
-    return lines
+    return [*lines, *(f"\n{side}²: {error}" for side, error in beyond.items())]
 
 
 def _track(cases: list[tuple[Workload, Plan]], dtype: str) -> list[Plan]:

@@ -24,6 +24,7 @@ from typing import Literal, get_args
 
 from newbie_image.errors import RequestError
 from newbie_image.memory.sizes import AutoencoderSizes, EncoderSizes, ModelSizes, TransformerSizes
+from newbie_image.models.rotary_limits import check_caption_length, token_grid
 
 OffloadMode = Literal["none", "encoders", "model", "blocks"]
 OFFLOAD_MODES: tuple[OffloadMode, ...] = get_args(OffloadMode)
@@ -163,6 +164,17 @@ def predict(sizes: ModelSizes, work: Workload, plan: Plan) -> Plan:
             Stage("decode", inside["vae"], decode),
         )
     return replace(plan, stages=stages)
+
+
+def check_work(sizes: ModelSizes, work: Workload) -> None:
+    """Refuse what the model cannot draw in any memory, in the words of the transformer itself.
+
+    Raises:
+        RequestError: a picture or a caption beyond the rotary tables.
+    """
+    transformer = sizes.transformer
+    token_grid((work.height // 8, work.width // 8), transformer.patch, transformer.axes_lens)
+    check_caption_length(work.tokens, transformer.axes_lens)
 
 
 def choose_plan(sizes: ModelSizes, work: Workload, memory: int) -> Plan | None:

@@ -28,14 +28,13 @@ from newbie_image.models.layers import FinalLayer, Modulation, RMSNorm, Timestep
 from newbie_image.models.prepared_text import (
     PreparedText,
     StepModulation,
-    check_caption_length,
     check_latents,
     check_prepared,
     check_text,
     right_padded_lengths,
-    token_grid,
 )
 from newbie_image.models.rope import Rotary, RotaryTables, sequence_positions
+from newbie_image.models.rotary_limits import check_caption_length, token_grid
 
 
 class NextDiT(ModelMixin, ConfigMixin):
