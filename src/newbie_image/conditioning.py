@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from newbie_image.memory.trims import TRIMS
+from newbie_image.models.prepared_text import PreparedText
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling import Guidance, guided_velocity, one_batch
 from newbie_image.sampling.solvers import VelocityFn
@@ -22,38 +24,48 @@ def conditioned_velocity(
     *,
     times: Sequence[float] = (),
     in_one_batch: bool | None = None,
+    trims: Collection[str] = TRIMS,
 ) -> VelocityFn:
     """The guided velocity of a batch of pictures of one prompt.
 
-    What does not change with the step is computed here, once.
+    What does not change with the step is computed here, once, unless that is switched off.
 
     Args:
         transformer: the model.
         features: as many rows as pictures, or twice as many: the prompt for each, then the negative for each.
         guidance: how the two are combined.
         size: (height/8, width/8).
-        times: when the solver will ask (`Solver.asked_times`): the AdaLN factors of these times are
-        computed now.
+        times: when the solver will ask (`Solver.asked_times`): the AdaLN factors of these times are computed
+            now.
         in_one_batch: both halves of guidance in one batch; or one after the other, with less memory. None
-        takes
-            two passes on the CPU where the two texts are of uneven length (a pass without padding is cheaper
-            there than a larger batch), one batch elsewhere.
+            takes two passes on the CPU where the two texts are of uneven length (a pass without padding is
+            cheaper there than a larger batch), one batch elsewhere.
+        trims: of `newbie_image.memory.trims`; without ``adaln`` or ``refiner`` that part of the work is done
+            again in every step.
 
     Returns:
         (latents (batch, channels, height/8, width/8), t) → velocity, float32.
     """
-    prepared = transformer.prepare_text(features.tokens, features.mask, features.pooled, size)
+
+    def prepare() -> PreparedText:
+        return transformer.prepare_text(features.tokens, features.mask, features.pooled, size)
+
+    def under(part: Callable[[PreparedText], PreparedText], times: Sequence[float]) -> VelocityFn:
+        remade = None if "refiner" in trims else lambda: part(prepare())
+        return _under(transformer, part(prepared), times if "adaln" in trims else (), remade)
+
+    prepared = prepare()
     if not features.negatives:
-        return guided_velocity(guidance, _under(transformer, prepared, times))
+        return guided_velocity(guidance, under(lambda whole: whole, times))
     count = prepared.batch // 2
     if in_one_batch is None:
         in_one_batch = prepared.text.device.type != "cpu" or prepared.padding is None
     guided = tuple(t for t in times if guidance.active(t))
     alone_at = tuple(t for t in times if not in_one_batch or not guidance.active(t))
-    alone = _under(transformer, prepared.rows(0, count), alone_at)
+    alone = under(lambda whole: whole.rows(0, count), alone_at)
     if in_one_batch:
-        return guided_velocity(guidance, alone, paired=one_batch(_under(transformer, prepared, guided)))
-    negative = _under(transformer, prepared.rows(count, 2 * count), guided)
+        return guided_velocity(guidance, alone, paired=one_batch(under(lambda whole: whole, guided)))
+    negative = under(lambda whole: whole.rows(count, 2 * count), guided)
     return guided_velocity(guidance, alone, unconditional=negative)
 
 
@@ -66,11 +78,18 @@ def guidance_of(request: GenerationRequest) -> Guidance:
     )
 
 
-def _under(transformer: Any, prepared: Any, times: Sequence[float]) -> VelocityFn:
+def _under(
+    transformer: Any,
+    prepared: PreparedText,
+    times: Sequence[float],
+    remade: Callable[[], PreparedText] | None,
+) -> VelocityFn:
+    """The velocity under prepared captions, or under captions that are prepared again for every step."""
     schedule = dict(zip(times, transformer.prepare_schedule(times, prepared), strict=True)) if times else {}
 
     def velocity(latents: Tensor, t: float) -> Tensor:
         timestep = torch.full((latents.shape[0],), t, device=latents.device)
-        return transformer.velocity(latents, timestep, prepared, schedule.get(t))
+        text = prepared if remade is None else remade()
+        return transformer.velocity(latents, timestep, text, schedule.get(t))
 
     return velocity

@@ -51,9 +51,7 @@ def check_quantisation(
         DeviceError: a dtype or device on which the format does not work.
         MissingDependencyError: torchao is not installed.
     """
-    check_format(
-        kind, None if dtype is None else dtype_name(dtype), None if device is None else device.type
-    )
+    check_format(kind, None if dtype is None else dtype_name(dtype), None if device is None else device.type)
     if kind != "none":
         _torchao()
 

@@ -9,7 +9,7 @@ tensor holds it: kernels' workspaces, the allocator's rounding, and the CUDA con
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves
 from newbie_image.memory import sizes
 from newbie_image.memory.offload import Residence, cut_into_chunks, set_tile, stage_components
 from newbie_image.memory.plan import Plan, Stage, Workload
+from newbie_image.memory.trims import TRIMS
+from newbie_image.models.prepared_text import PreparedText
 
 META = torch.device("meta")
 
@@ -160,6 +162,7 @@ def track_plan(
     plan: Plan,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device = META,
+    trims: Collection[str] = TRIMS,
 ) -> Plan:
     """Carries a plan out on tensors without data; gives it with the peaks that were counted.
 
@@ -169,10 +172,13 @@ def track_plan(
         plan: its stages are not looked at.
         dtype: of weights and activations.
         device: the meta device; under FakeTensorMode the CPU.
+        trims: those that are at work.
     """
     staged = plan.offload == "blocks"
     cut_into_chunks(parts["transformer"], plan.chunk)
-    shelf = stage_components(parts, device, resident=plan.resident or 0) if staged else None
+    parts["text_encoder"].run_last_layer = "last-layer" not in trims
+    on_host, resident = "tables" in trims, plan.resident or 0
+    shelf = stage_components(parts, device, resident=resident, tables_on_host=on_host) if staged else None
     homes = shelf.residences if shelf else {name: Residence(part, device) for name, part in parts.items()}
     everything = ("text_encoder", "clip_model", "transformer", "vae")
     later = everything if plan.offload == "none" else ("transformer", "vae")
@@ -206,16 +212,23 @@ def track_plan(
     one_at_a_time = plan.offload in ("model", "blocks")
     for encoder in ("text_encoder", "clip_model"):
         run("text", (encoder,) if one_at_a_time else everything, read(encoder))
-    run("steps", ("transformer",) if one_at_a_time else later, lambda: _walk(parts, work, plan, empty))
+    run("steps", ("transformer",) if one_at_a_time else later, lambda: _walk(parts, work, plan, empty, trims))
     run("decode", ("vae",) if one_at_a_time else later, lambda: _decode(parts, work, plan, empty))
     if shelf is not None:
         shelf.detach()
     cut_into_chunks(parts["transformer"], None)
+    parts["text_encoder"].run_last_layer = False
     text = max(stages[:2], key=lambda stage: stage.bytes)
     return replace(plan, stages=(text, *stages[2:]))
 
 
-def _walk(parts: Mapping[str, Any], work: Workload, plan: Plan, empty: Callable[..., Tensor]) -> Any:
+def _walk(
+    parts: Mapping[str, Any],
+    work: Workload,
+    plan: Plan,
+    empty: Callable[..., Tensor],
+    trims: Collection[str],
+) -> Any:
     transformer = parts["transformer"]
     texts = 2 if work.guided else 1
     tokens, pooled = (
@@ -225,18 +238,24 @@ def _walk(parts: Mapping[str, Any], work: Workload, plan: Plan, empty: Callable[
     mask = empty(texts, work.tokens, kind=torch.bool)
     noise = empty(work.batch, transformer.in_channels, work.height // 8, work.width // 8, kind=torch.float32)
     expanded = [each.repeat_interleave(work.batch, dim=0) for each in (tokens, mask, pooled)]
-    prepared = transformer._prepare(*expanded, (work.height // 8, work.width // 8), static=True)
-    halves = [prepared]
-    if plan.two_passes and work.guided:
-        halves = [prepared.rows(0, work.batch), prepared.rows(work.batch, 2 * work.batch)]
-    times = [place / work.evaluations for place in range(work.evaluations)]
+    size = (work.height // 8, work.width // 8)
+
+    def prepare() -> list[PreparedText]:
+        whole = transformer._prepare(*expanded, size, static=True)
+        if plan.two_passes and work.guided:
+            return [whole.rows(0, work.batch), whole.rows(work.batch, 2 * work.batch)]
+        return [whole]
+
+    halves = prepare()
+    times = [place / work.evaluations for place in range(work.evaluations if "adaln" in trims else 0)]
     schedules = [transformer.prepare_schedule(times, half) for half in halves]
     velocities = []
-    for half, schedule in zip(halves, schedules, strict=True):
+    for place, schedule in enumerate(schedules):
+        half = halves[place] if "refiner" in trims else prepare()[place]
         latents = torch.cat([noise] * (half.batch // work.batch))
         timestep = empty(half.batch, kind=torch.float32)
         velocities.append(transformer.velocity(latents, timestep, half, schedule[0] if schedule else None))
-    return tokens, noise, prepared, schedules, velocities
+    return tokens, noise, halves, schedules, velocities
 
 
 def _decode(parts: Mapping[str, Any], work: Workload, plan: Plan, empty: Callable[..., Tensor]) -> Any:
