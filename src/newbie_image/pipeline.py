@@ -8,8 +8,9 @@ no memory behind.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,10 +31,11 @@ from newbie_image.decoding import decode_latents, to_images
 from newbie_image.devices import bring_to_device, compute_device, dtype_name
 from newbie_image.errors import OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
+from newbie_image.long_prompts import read_request
+from newbie_image.memory.trims import TRIMS, trims_text
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
 from newbie_image.models.rotary_limits import token_grid
-from newbie_image.prompt import TextForm, parse
 from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import (
     MAX_SEED,
@@ -45,14 +47,7 @@ from newbie_image.request import (
     TextEncoded,
 )
 from newbie_image.sampling import check_finite, make_solver, time_grid
-from newbie_image.text import (
-    TextFeatures,
-    compose,
-    compose_negative,
-    encode_tokens,
-    prompt_warnings,
-    tokenize,
-)
+from newbie_image.text import TextFeatures, encode_tokens
 
 Reply = Tensor | None
 
@@ -201,25 +196,23 @@ class NewbiePipeline(QuantisedPipeline):
         Returns:
             Features of one or two texts, the prompt first, on the transformer's device and in its dtype.
         """
-        settings = self.settings.text_for(request.preset)
-        strict = not request.tolerant
-        prompt = parse(request.prompt, strict=strict)
-        form = cast("TextForm", request.text_form)
-        texts, said = [compose(prompt, settings, form=form)], prompt_warnings(prompt)
-        if guidance_of(request).active(0.0):
-            negative = parse(request.negative_prompt, strict=strict)
-            texts.append(compose_negative(negative, settings, form=form))
-            said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
-        batch = tokenize(texts, self.tokenizer, self.clip_tokenizer, settings)
+        guided = guidance_of(request).active(0.0)
+        batch = read_request(
+            request,
+            self.settings.text_for(request.preset),
+            self.tokenizer,
+            self.clip_tokenizer,
+            guided=guided,
+            table=self.transformer.axes_lens[0] - 1,
+        )
         if self._release_encoders:
             device = self._device()
             self.text_encoder.to(device)
             self.clip_model.to(device)
-        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=len(texts) == 2)
+        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=guided)
         if self._release_encoders:
             self.text_encoder.to("cpu")
             self.clip_model.to("cpu")
-        features = replace(features, warnings=said + features.warnings)
         return features.to(self._device(), self.transformer.dtype)
 
     def stream(
@@ -250,9 +243,7 @@ class NewbiePipeline(QuantisedPipeline):
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
             )
         self._stage(request)  # an unknown one is said before the work
-        token_grid(
-            self._latent_shape(request)[1:], self.transformer.patch_size, self.transformer.axes_lens
-        )
+        token_grid(self._latent_shape(request)[1:], self.transformer.patch_size, self.transformer.axes_lens)
         solver = make_solver(cast("str", request.sampler))
         grid = time_grid(cast("int", request.steps), cast("float", request.shift), cast("str", request.grid))
         text = self.settings.text
@@ -290,8 +281,8 @@ class NewbiePipeline(QuantisedPipeline):
         began = time.perf_counter()
         features = self.encode(request)
         seconds["text"] = time.perf_counter() - began
-        warnings = (*(str(report) for report in features.reports), *features.warnings)
-        yield TextEncoded(warnings, seconds["text"])
+        told = (*(str(report) for report in features.reports), *features.warnings)
+        yield TextEncoded(told, seconds["text"])
 
         # After the text encoders: an offloaded transformer comes in here, and can refuse a backend.
         bring_to_device(self.transformer)
@@ -309,6 +300,7 @@ class NewbiePipeline(QuantisedPipeline):
                 (batch.shape[2], batch.shape[3]),
                 times=solver.asked_times(grid),
                 in_one_batch=self.guidance_in_one_batch,
+                trims=self.trims,
             )
             walk = solver.run(velocity, batch.to(device), grid)
             reply: Reply = None
@@ -359,6 +351,7 @@ class NewbiePipeline(QuantisedPipeline):
         sampler: str | None = None,
         shift: float | None = None,
         preset: str | None = None,
+        long_prompt: str = "cut",
         num_images_per_prompt: int = 1,
         seed: int = 0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -369,13 +362,14 @@ class NewbiePipeline(QuantisedPipeline):
         | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> NewbiePipelineOutput | tuple[Any]:
-        """Make pictures, with the signature that diffusers' users expect.
+        """Make pictures, with the signature that diffusers' users expect; what is worth knowing of a prompt
+        (an end that was cut off, a repair) comes as a Python warning.
 
         Args:
             prompt: one prompt or several; pictures come prompt by prompt.
             negative_prompt: one for all.
-            height, width, guidance_scale, cfg_truncation, cfg_renorm, sampler, shift, preset, seed: as in
-                :class:`GenerationRequest`.
+            height, width, guidance_scale, cfg_truncation, cfg_renorm, sampler, shift, preset, long_prompt,
+                seed: as in :class:`GenerationRequest`.
             num_inference_steps: intervals of the time grid.
             num_images_per_prompt: computed side by side; picture i has seed + i.
             generator: draws the noise instead of the seed; one for all, or one a picture.
@@ -409,6 +403,7 @@ class NewbiePipeline(QuantisedPipeline):
                 seed=seed,
                 count=count,
                 preset=preset,
+                long_prompt=long_prompt,
                 batch=min(count, 64),
             )
             noise = None if latents is None else latents[number * count : (number + 1) * count]
@@ -439,6 +434,9 @@ class NewbiePipeline(QuantisedPipeline):
             while True:
                 event = next(events) if reply is None else events.send(reply)
                 reply = None
+                if isinstance(event, TextEncoded):
+                    for said in event.warnings:
+                        warnings.warn(said, stacklevel=4)  # past _drain, __call__ and its no_grad
                 if isinstance(event, PictureDone):
                     return event
                 if isinstance(event, StepDone) and callback is not None:
@@ -467,6 +465,7 @@ class NewbiePipeline(QuantisedPipeline):
             "dtype": dtype_name(self.transformer.dtype),
             "attention": self._attention,
             **self.quantised_with,
+            **({} if self.trims == TRIMS else {"trims": trims_text(self.trims)}),
             "adapters": self.adapters_at_work,
         }
         return tuple(

@@ -43,9 +43,10 @@ def test_the_tables_of_the_published_model() -> None:
     assert beyond.exit_code == 2
     assert "128×1026 are 64×513 tokens; the model's rotary tables end at 512×512" in beyond.stderr
     assert run(*plan, "--tokens", "1023").exit_code == 0
-    assert "caption of 1024 tokens; the model's rotary table allows 1023" in run(
-        *plan, "--tokens", "1024"
-    ).stderr
+    assert (
+        "caption of 1024 tokens; the model's rotary table allows 1023"
+        in run(*plan, "--tokens", "1024").stderr
+    )
     assert "tokens 0" in run(*plan, "--tokens", "0").stderr
 
 

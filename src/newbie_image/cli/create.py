@@ -66,6 +66,7 @@ def create(
     tolerant: options.TolerantOption = False,
     warnings_as_errors: options.WarningsAsErrorsOption = False,
     text_form: options.TextFormOption = "typed",
+    long_prompt: options.LongPromptOption = "cut",
     tiled: options.TiledOption = False,
     decode: options.DecodeOption = None,
     count: options.CountOption = 1,
@@ -87,6 +88,7 @@ def create(
     clip_model: options.ClipModelOption = None,
     quantise: options.QuantiseOption = "none",
     quantise_encoders: options.QuantiseEncodersOption = "none",
+    trims: options.TrimsOption = "all",
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw one prompt after another; the model stays loaded. Each option is also a :command in the loop."""
@@ -107,6 +109,7 @@ def create(
             clip_model,
             quantise,
             quantise_encoders,
+            trims,
         ),
         request=GenerationRequest(
             "",
@@ -124,6 +127,7 @@ def create(
             preset=preset,
             tolerant=tolerant,
             text_form=text_form,
+            long_prompt=long_prompt,
             tiled=tiled,
             decode=decode,
         ),

@@ -40,6 +40,7 @@ def generate(
     tolerant: options.TolerantOption = False,
     warnings_as_errors: options.WarningsAsErrorsOption = False,
     text_form: options.TextFormOption = "typed",
+    long_prompt: options.LongPromptOption = "cut",
     tiled: options.TiledOption = False,
     decode: options.DecodeOption = None,
     out: options.OutOption = None,
@@ -60,6 +61,7 @@ def generate(
     clip_model: options.ClipModelOption = None,
     quantise: options.QuantiseOption = "none",
     quantise_encoders: options.QuantiseEncodersOption = "none",
+    trims: options.TrimsOption = "all",
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw pictures of a prompt and write them as PNG, each with what made it."""
@@ -81,6 +83,7 @@ def generate(
         preset=preset,
         tolerant=tolerant,
         text_form=text_form,
+        long_prompt=long_prompt,
         batch=batch,
         tiled=tiled,
         decode=decode,
@@ -100,6 +103,7 @@ def generate(
         clip_model,
         quantise,
         quantise_encoders,
+        trims,
     )
     loras = adapters.read_loras(lora)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
