@@ -66,18 +66,21 @@ class ByteCounter:
 
     Args:
         device: only tensors of this kind of device count.
+        fused: take attention and norms as one kernel each, which gives results that hold no numbers; False
+            where real ones are computed.
 
     Attributes:
         live: bytes now.
         peak: most bytes since the beginning or the last :meth:`reset`.
     """
 
-    def __init__(self, device: torch.device = META) -> None:
+    def __init__(self, device: torch.device = META, *, fused: bool = True) -> None:
         self.device = device
         self.live = 0
         self.peak = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self._modes = (_FusedKernels(), _EveryOperation(self._count))
+        every = _EveryOperation(self._count)
+        self._modes = (_FusedKernels(), every) if fused else (every,)
 
     def __enter__(self) -> ByteCounter:
         for mode in self._modes:
@@ -129,6 +132,13 @@ def without_data(model: nn.Module, dtype: torch.dtype, device: torch.device = ME
 
 def published_parts(dtype: torch.dtype, device: torch.device = META) -> dict[str, nn.Module]:
     """The published model's four components in their real classes, without data."""
+    return {name: without_data(part, dtype, device) for name, part in published_modules().items()}
+
+
+def published_modules() -> dict[str, nn.Module]:
+    """The published model's four components in their real classes: parameters on the meta device in float32,
+    buffers as they are made.
+    """
     from accelerate import init_empty_weights
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
@@ -146,13 +156,12 @@ def published_parts(dtype: torch.dtype, device: torch.device = META) -> dict[str
         "up_block_types": ("UpDecoderBlock2D",) * count,
     }
     with init_empty_weights():
-        parts: dict[str, nn.Module] = {
+        return {
             "transformer": NextDiT(**sizes.PUBLISHED_TRANSFORMER),
             "text_encoder": GemmaTextModel(gemma),
             "clip_model": JinaTextModel(**sizes.PUBLISHED_JINA),
             "vae": AutoencoderKL(**vae),
         }
-    return {name: without_data(part, dtype, device) for name, part in parts.items()}
 
 
 @torch.no_grad()
