@@ -33,7 +33,6 @@ class AdaptedPipeline(PlacedPipeline):
 
     _adapters: AdapterStack | None = None
     _adapter_files: Mapping[str, AdapterUse] = {}
-    _drawing = 0
 
     @property
     def adapters(self) -> tuple[AdapterUse, ...]:

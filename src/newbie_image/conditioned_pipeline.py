@@ -9,25 +9,19 @@ from typing import Any, cast
 import torch
 
 from newbie_image.binding.binding import Binding
-from newbie_image.binding.encoding import bind_prompt, tokenize_bound
+from newbie_image.binding.encoding import bind_prompt, read_bound
 from newbie_image.binding.sight import Sight
-from newbie_image.bundle import BundleSettings
+from newbie_image.bundle import BundleSettings, TextSettings
 from newbie_image.conditioning import conditioned_velocity, guidance_of
 from newbie_image.devices import compute_device
-from newbie_image.models.prepared_text import token_grid
+from newbie_image.long_prompts import read_request
+from newbie_image.models.rotary_limits import token_grid
 from newbie_image.prompt import TextForm, parse
 from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.steering import Conditioning, SteeredVelocity
-from newbie_image.text import (
-    TextFeatures,
-    compose,
-    compose_negative,
-    encode_tokens,
-    prompt_warnings,
-    tokenize,
-)
+from newbie_image.text import TextFeatures, encode_tokens
 
 
 class ConditionedPipeline(QuantisedPipeline):
@@ -41,10 +35,9 @@ class ConditionedPipeline(QuantisedPipeline):
 
     def bind(self, request: GenerationRequest) -> tuple[Binding | None, tuple[str, ...]]:
         """What keeps the characters of a request apart, None where nothing does; and remarks on it."""
-        settings = self.settings.text_for(request.preset)
         prompt = parse(request.prompt, strict=not request.tolerant)
         form = cast("TextForm", request.text_form)
-        return bind_prompt(request.binding, prompt, settings, self.tokenizer, form)
+        return bind_prompt(request.binding, prompt, self._text_settings(request), self.tokenizer, form)
 
     def encode(self, request: GenerationRequest, binding: Binding | None = None) -> TextFeatures:
         """Encode a request's prompt and, where guidance will use it, its negative prompt.
@@ -56,30 +49,23 @@ class ConditionedPipeline(QuantisedPipeline):
         Returns:
             Features of one or two texts, the prompt first, on the transformer's device and in its dtype.
         """
-        settings = self.settings.text_for(request.preset)
-        strict = not request.tolerant
-        prompt = parse(request.prompt, strict=strict)
-        form = cast("TextForm", request.text_form)
-        said, negatives = prompt_warnings(prompt), []
-        if guidance_of(request).active(0.0):
-            negative = parse(request.negative_prompt, strict=strict)
-            negatives.append(compose_negative(negative, settings, form=form))
-            said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
-        tokenizers, groups = (self.tokenizer, self.clip_tokenizer), None
+        settings = self._text_settings(request)
+        guided = guidance_of(request).active(0.0)
+        tokenizers = (self.tokenizer, self.clip_tokenizer)
+        groups = None
         if binding is None:
-            batch = tokenize([compose(prompt, settings, form=form), *negatives], *tokenizers, settings)
+            batch = read_request(request, settings, *tokenizers, guided=guided)
         else:
-            batch, groups = tokenize_bound(binding, prompt, negatives, *tokenizers, settings, form)
+            batch, groups = read_bound(binding, request, settings, *tokenizers, guided=guided)
         if self._release_encoders:
             device = self._device()
             self.text_encoder.to(device)
             self.clip_model.to(device)
-        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=len(negatives) == 1)
+        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=guided)
         if self._release_encoders:
             self.text_encoder.to("cpu")
             self.clip_model.to("cpu")
-        features = replace(features, warnings=said + features.warnings, groups=groups)
-        return features.to(self._device(), self.transformer.dtype)
+        return replace(features, groups=groups).to(self._device(), self.transformer.dtype)
 
     def condition(self, request: GenerationRequest) -> Conditioning:
         """Everything that a completed request's prompt asks for."""
@@ -116,10 +102,17 @@ class ConditionedPipeline(QuantisedPipeline):
                 binding=now.binding,
                 grid=grid,
                 sights=looking,
+                trims=self.trims,
             )
 
         image_grid = token_grid(size, self.transformer.patch_size, self.transformer.axes_lens)
         return SteeredVelocity(conditioning, build, grid, image_grid, sights)
+
+    def _text_settings(self, request: GenerationRequest) -> TextSettings:
+        """The bundle's, with the request's preset, within the transformer's rotary table."""
+        settings = self.settings.text_for(request.preset)
+        room = self.transformer.axes_lens[0] - 1
+        return settings.model_copy(update={"max_tokens": min(room, settings.max_tokens)})
 
     def _device(self) -> torch.device:
         return compute_device(self.transformer) or torch.device("cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor
 
 from newbie_image.binding.binding import Binding, Form, phases
 from newbie_image.binding.sight import Sight
+from newbie_image.memory.trims import TRIMS
 from newbie_image.models.prepared_text import PreparedText
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling import Guidance, guided_velocity, one_batch
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.text import TextFeatures
+
+Told = tuple[tuple[float, PreparedText], ...]
+"""(time from which it holds, prepared captions), in order of time."""
 
 
 def conditioned_velocity(
@@ -31,51 +35,64 @@ def conditioned_velocity(
     grid: Sequence[float] = (0.0, 1.0),
     form: Form = "mask",
     sights: Sequence[Sight] = (),
+    trims: Collection[str] = TRIMS,
 ) -> VelocityFn:
     """The guided velocity of a batch of pictures of one prompt.
 
-    What does not change with the step is computed here, once.
+    What does not change with the step is computed here, once, unless that is switched off.
 
     Args:
         transformer: the model.
         features: as many rows as pictures, or twice as many: the prompt for each, then the negative for each.
         guidance: how the two are combined.
         size: (height/8, width/8).
-        times: when the solver will ask (`Solver.asked_times`): the AdaLN factors of these times are
-        computed now.
+        times: when the solver will ask (`Solver.asked_times`): the AdaLN factors of these times are computed
+            now.
         in_one_batch: both halves of guidance in one batch; or one after the other, with less memory. None
-        takes
-            two passes on the CPU where the two texts are of uneven length (a pass without padding is cheaper
-            there than a larger batch), one batch elsewhere.
+            takes two passes on the CPU where the two texts are of uneven length (a pass without padding is
+            cheaper there than a larger batch), one batch elsewhere.
         binding: what keeps the prompt's characters apart; it acts on the prompt, never on the negative.
         grid: times of the run's steps, of which the binding acts in a part.
         form: how the binding's rules reach attention.
         sights: collect what the pictures read of the prompt.
+        trims: of `newbie_image.memory.trims`; without ``adaln`` or ``refiner`` that part of the work is done
+            again in every step.
 
     Returns:
         (latents (batch, channels, height/8, width/8), t) → velocity, float32.
     """
-    prepared = transformer.prepare_text(
-        features.tokens, features.mask, features.pooled, size, features.groups
-    )
 
-    def under(part: Any, pictures: int, asked: Sequence[float]) -> VelocityFn:
-        told = ((0.0, part),)
-        if binding is not None and pictures:
-            told = phases(binding, part, pictures, len(transformer.layers), grid, form)
-        return _under(transformer, told, asked, sights if pictures else (), pictures)
+    def prepare() -> PreparedText:
+        return transformer.prepare_text(
+            features.tokens, features.mask, features.pooled, size, features.groups
+        )
 
+    def under(
+        part: Callable[[PreparedText], PreparedText], pictures: int, asked: Sequence[float]
+    ) -> VelocityFn:
+        def told(whole: PreparedText) -> Told:
+            mine = part(whole)
+            if binding is None or pictures == 0:
+                return ((0.0, mine),)
+            return phases(binding, mine, pictures, len(transformer.layers), grid, form)
+
+        remade = None if "refiner" in trims else lambda: told(prepare())
+        looking = sights if pictures else ()
+        asked = asked if "adaln" in trims else ()
+        return _under(transformer, told(prepared), asked, remade, looking, pictures)
+
+    prepared = prepare()
     if not features.negatives:
-        return guided_velocity(guidance, under(prepared, prepared.batch, times))
+        return guided_velocity(guidance, under(lambda whole: whole, prepared.batch, times))
     count = prepared.batch // 2
     if in_one_batch is None:
         in_one_batch = prepared.text.device.type != "cpu" or prepared.padding is None
     guided = tuple(t for t in times if guidance.active(t))
     alone_at = tuple(t for t in times if not in_one_batch or not guidance.active(t))
-    alone = under(prepared.rows(0, count), count, alone_at)
+    alone = under(lambda whole: whole.rows(0, count), count, alone_at)
     if in_one_batch:
-        return guided_velocity(guidance, alone, paired=one_batch(under(prepared, count, guided)))
-    negative = under(prepared.rows(count, 2 * count), 0, guided)
+        return guided_velocity(guidance, alone, paired=one_batch(under(lambda whole: whole, count, guided)))
+    negative = under(lambda whole: whole.rows(count, 2 * count), 0, guided)
     return guided_velocity(guidance, alone, unconditional=negative)
 
 
@@ -90,17 +107,20 @@ def guidance_of(request: GenerationRequest) -> Guidance:
 
 def _under(
     transformer: Any,
-    told: Sequence[tuple[float, PreparedText]],
+    told: Told,
     times: Sequence[float],
+    remade: Callable[[], Told] | None,
     sights: Sequence[Sight],
     pictures: int,
 ) -> VelocityFn:
+    """The velocity under prepared captions, or under captions that are prepared again for every step."""
     first = told[0][1]
     schedule = dict(zip(times, transformer.prepare_schedule(times, first), strict=True)) if times else {}
 
     def velocity(latents: Tensor, t: float) -> Tensor:
         timestep = torch.full((latents.shape[0],), t, device=latents.device)
-        prepared = next(each for since, each in reversed(told) if t >= since)
+        captions = told if remade is None else remade()
+        prepared = next(each for since, each in reversed(captions) if t >= since)
         with contextlib.ExitStack() as looking:
             for sight in sights:
                 looking.enter_context(sight.watching(transformer, math.prod(prepared.grid), pictures))

@@ -8,6 +8,7 @@ no memory behind.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,8 +28,10 @@ from newbie_image.decoding import decode_latents, to_images
 from newbie_image.devices import bring_to_device, dtype_name
 from newbie_image.errors import OutOfMemoryError, RequestError
 from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
+from newbie_image.memory.trims import TRIMS, trims_text
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
+from newbie_image.models.rotary_limits import token_grid
 from newbie_image.request import (
     MAX_SEED,
     Event,
@@ -215,6 +218,7 @@ class NewbiePipeline(ConditionedPipeline):
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
             )
         self._stage(request)  # an unknown one is said before the work
+        token_grid(self._latent_shape(request)[1:], self.transformer.patch_size, self.transformer.axes_lens)
         solver = make_solver(cast("str", request.sampler))
         grid = time_grid(cast("int", request.steps), cast("float", request.shift), cast("str", request.grid))
         text = self.settings.text
@@ -324,6 +328,7 @@ class NewbiePipeline(ConditionedPipeline):
         sampler: str | None = None,
         shift: float | None = None,
         preset: str | None = None,
+        long_prompt: str = "cut",
         num_images_per_prompt: int = 1,
         seed: int = 0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -334,13 +339,14 @@ class NewbiePipeline(ConditionedPipeline):
         | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> NewbiePipelineOutput | tuple[Any]:
-        """Make pictures, with the signature that diffusers' users expect.
+        """Make pictures, with the signature that diffusers' users expect; what is worth knowing of a prompt
+        (an end that was cut off, a repair) comes as a Python warning.
 
         Args:
             prompt: one prompt or several; pictures come prompt by prompt.
             negative_prompt: one for all.
-            height, width, guidance_scale, cfg_truncation, cfg_renorm, sampler, shift, preset, seed: as in
-                :class:`GenerationRequest`.
+            height, width, guidance_scale, cfg_truncation, cfg_renorm, sampler, shift, preset, long_prompt,
+                seed: as in :class:`GenerationRequest`.
             num_inference_steps: intervals of the time grid.
             num_images_per_prompt: computed side by side; picture i has seed + i.
             generator: draws the noise instead of the seed; one for all, or one a picture.
@@ -374,6 +380,7 @@ class NewbiePipeline(ConditionedPipeline):
                 seed=seed,
                 count=count,
                 preset=preset,
+                long_prompt=long_prompt,
                 batch=min(count, 64),
             )
             noise = None if latents is None else latents[number * count : (number + 1) * count]
@@ -404,6 +411,9 @@ class NewbiePipeline(ConditionedPipeline):
             while True:
                 event = next(events) if reply is None else events.send(reply)
                 reply = None
+                if isinstance(event, TextEncoded):
+                    for said in event.warnings:
+                        warnings.warn(said, stacklevel=4)  # past _drain, __call__ and its no_grad
                 if isinstance(event, PictureDone):
                     return event
                 if isinstance(event, StepDone) and callback is not None:
@@ -432,6 +442,7 @@ class NewbiePipeline(ConditionedPipeline):
             "dtype": dtype_name(self.transformer.dtype),
             "attention": self._attention,
             **self.quantised_with,
+            **({} if self.trims == TRIMS else {"trims": trims_text(self.trims)}),
             "adapters": self.adapters_at_work,
         }
         return tuple(

@@ -40,7 +40,19 @@ PARAMETERS_CHUNK: Final = "parameters"
 VERSIONED_PACKAGES: Final = ("newbie-image", "torch", "diffusers", "transformers", "tokenizers")
 
 _REQUEST_FIELDS: Final = tuple(f.name for f in fields(GenerationRequest))
-_AS_ASKED: Final = ("prompt", "negative_prompt", "seed", "count", "batch", "preset", "tolerant", "text_form")
+_AS_ASKED: Final = (
+    "prompt",
+    "negative_prompt",
+    "seed",
+    "count",
+    "batch",
+    "preset",
+    "tolerant",
+    "text_form",
+    "long_prompt",
+)
+# Left out of the record where they are what they always were: older versions read the record too.
+_USUAL: Final = {"text_form": "typed", "long_prompt": "cut", "binding": "off"}
 _ENVIRONMENT: Final = (
     "dtype",
     "attention",
@@ -52,6 +64,7 @@ _ENVIRONMENT: Final = (
     "quantise",
     "quantise_encoders",
     "torchao",
+    "trims",
 )
 _VERSION_NOTE: Final = re.compile(r"<!--\s*version\s*:\s*(.*?)\s*-->", re.DOTALL)
 _A1111_SAMPLERS: Final = {
@@ -190,10 +203,7 @@ def hash_pixels(image: Image) -> str:
 def to_json(record: PictureRecord) -> str:
     """The text of the chunk `newbie`."""
     request = {name: getattr(record.request, name) for name in _REQUEST_FIELDS}
-    if record.request.text_form == "typed":
-        del request["text_form"]  # older versions read the record too
-    if record.request.binding == "off":
-        del request["binding"]
+    request = {name: value for name, value in request.items() if _USUAL.get(name, ...) != value}
     document = {
         "format": FORMAT,
         "request": {name: value for name, value in request.items() if value is not None},
@@ -295,6 +305,7 @@ def parameters_text(record: PictureRecord) -> str:
         "Preset": request.preset,
         "Binding": None if request.binding == "off" else f'"{request.binding}"',
         "Text form": None if request.text_form == "typed" else request.text_form,
+        "Long prompt": None if request.long_prompt == "cut" else request.long_prompt,
         "Lora hashes": ", ".join(use.short_hash for use in record.adapters) or None,
         "Version": f"newbie-image {record.versions.get('newbie-image', '')}".strip(),
     }

@@ -21,6 +21,7 @@ MAX_SEED = 2**63 - 1
 SIZE_MULTIPLE = 16
 GRIDS = ("uniform", "simple")
 TEXT_FORMS = ("typed", "flat")
+LONG_PROMPTS = ("cut", "groups", "refuse")
 SAMPLERS = ("euler", "midpoint", "heun", "dpmpp_2m", "res_multistep")
 
 
@@ -51,6 +52,8 @@ class GenerationRequest:
         text_form: how prompt and negative prompt reach the encoders: `typed`, or `flat`, the sequence
             `[char1]blue_hair, …` of :func:`newbie_image.prompt.flatten`.
         binding: how characters are kept apart: `auto`, or a mode and its parts (docs/binding.md).
+        long_prompt: what becomes of a prompt with more tokens than an encoder takes: `cut` its end off and
+            say what was cut, read it by `groups` (each character and the rest apart), or `refuse` it.
     """
 
     prompt: str
@@ -73,6 +76,7 @@ class GenerationRequest:
     decode: str | None = None
     text_form: str = "typed"
     binding: str = "auto"
+    long_prompt: str = "cut"
 
     def __post_init__(self) -> None:
         _check_seed(self.seed)
@@ -94,6 +98,10 @@ class GenerationRequest:
         if self.text_form not in TEXT_FORMS:
             raise RequestError(f"unknown text form {self.text_form!r}; choose one of {', '.join(TEXT_FORMS)}")
         read_binding(self.binding)
+        if self.long_prompt not in LONG_PROMPTS:
+            raise RequestError(
+                f"unknown way with long prompts {self.long_prompt!r}; choose one of {', '.join(LONG_PROMPTS)}"
+            )
         if self.decode is not None and (not isinstance(self.decode, str) or not self.decode.strip()):
             raise RequestError(f"decode {self.decode!r} is not allowed; give the name of a decode stage")
 

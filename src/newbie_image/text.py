@@ -56,6 +56,7 @@ class CutReport:
         index: which text of the batch.
         kept, total: tokens that were kept, and that there would have been.
         text: the end of the text that was cut off.
+        group: `character_1`, …, `general` where the text was read by group; None for the whole text.
     """
 
     encoder: str
@@ -63,14 +64,30 @@ class CutReport:
     kept: int
     total: int
     text: str
+    group: str | None = None
 
     def __str__(self) -> str:
         shown = " ".join(self.text.split())
         shown = shown if len(shown) <= _EXCERPT else shown[: _EXCERPT - 1] + "…"
+        of = "" if self.group is None else f" of {self.group}"
         return (
-            f"{self.encoder} read {self.kept} of {self.total} tokens; cut off from «{shown}»; "
+            f"{self.encoder} read {self.kept} of {self.total} tokens{of}; cut off from «{shown}»; "
             "shorten the prompt, or put what matters first"
         )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of one row of Gemma's batch, which becomes part of a text's features.
+
+    Args:
+        row: of the batch.
+        start, stop: the tokens start … stop − 1 of it.
+    """
+
+    row: int
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -78,11 +95,13 @@ class TokenBatch:
     """Token ids of a batch on the CPU, padded on the right.
 
     Args:
-        ids, mask: Gemma's, (batch, length) int64; mask is 1 where a token is valid.
-        pooled_ids, pooled_mask: Jina's, (batch, pooled length) int64.
+        ids, mask: Gemma's, (rows, length) int64; mask is 1 where a token is valid.
+        pooled_ids, pooled_mask: Jina's, (pooled rows, pooled length) int64.
         reports: what was cut off.
         warnings: other things worth saying.
         groups: (batch, length) int64 where Gemma encodes groups of tokens apart, see `GemmaTextModel`.
+        pieces: what of Gemma's rows makes up each text, in order; None where each text is one row.
+        pooled_rows: which of Jina's rows are averaged for each text, by their tokens; None likewise.
     """
 
     ids: Tensor
@@ -92,6 +111,8 @@ class TokenBatch:
     reports: tuple[CutReport, ...] = ()
     warnings: tuple[str, ...] = ()
     groups: Tensor | None = None
+    pieces: tuple[tuple[Piece, ...], ...] | None = None
+    pooled_rows: tuple[tuple[int, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -196,24 +217,28 @@ def tokenize(
     """
     if not inputs:
         raise RequestError("no text to encode; give at least one prompt, which may be empty")
-    ids, mask, reports = _token_ids(
+    ids, mask, reports = token_ids(
         "Gemma",
         [each.tokens_text for each in inputs],
         tokenizer,
         settings.max_tokens,
         settings.pad_to_multiple,
     )
-    pooled_ids, pooled_mask, pooled_reports = _token_ids(
+    pooled_ids, pooled_mask, pooled_reports = token_ids(
         "Jina", [each.pooled_text for each in inputs], clip_tokenizer, settings.max_pooled_tokens, None
     )
-    warnings = []
-    longest = int(mask.sum(dim=1).max())
-    if settings.trained_tokens is not None and longest > settings.trained_tokens:
-        warnings.append(
-            f"the prompt has {longest} Gemma tokens; training stopped at {settings.trained_tokens}, "
-            "so its end may be followed less well"
-        )
-    return TokenBatch(ids, mask, pooled_ids, pooled_mask, (*reports, *pooled_reports), tuple(warnings))
+    warnings = length_warnings(int(mask.sum(dim=1).max()), settings)
+    return TokenBatch(ids, mask, pooled_ids, pooled_mask, (*reports, *pooled_reports), warnings)
+
+
+def length_warnings(tokens: int, settings: TextSettings) -> tuple[str, ...]:
+    """What is worth saying of a caption of so many Gemma tokens."""
+    if settings.trained_tokens is None or tokens <= settings.trained_tokens:
+        return ()
+    return (
+        f"the prompt has {tokens} Gemma tokens; training stopped at {settings.trained_tokens}, "
+        "so its end may be followed less well",
+    )
 
 
 def encode_tokens(
@@ -226,16 +251,44 @@ def encode_tokens(
     ids, mask = _beside(text_encoder, batch.ids, batch.mask)
     pooled_ids, pooled_mask = _beside(clip_model, batch.pooled_ids, batch.pooled_mask)
     if batch.groups is None:
-        tokens = text_encoder(ids, mask)
+        tokens, valid = text_encoder(ids, mask), mask.to(torch.bool)
     else:
-        tokens = text_encoder(ids, mask, *_beside(text_encoder, batch.groups))
+        tokens, valid = text_encoder(ids, mask, *_beside(text_encoder, batch.groups)), mask.to(torch.bool)
     pooled = clip_model(pooled_ids, pooled_mask)
-    return TextFeatures(tokens, mask.to(torch.bool), pooled, batch.reports, batch.warnings, negatives)
+    if batch.pieces is not None:
+        tokens, valid = _joined(tokens, batch.pieces)
+    if batch.pooled_rows is not None:
+        pooled = _averaged(pooled, pooled_mask, batch.pooled_rows)
+    return TextFeatures(tokens, valid, pooled, batch.reports, batch.warnings, negatives)
 
 
-def _token_ids(
+def _joined(states: Tensor, texts: Sequence[Sequence[Piece]]) -> tuple[Tensor, Tensor]:
+    """Each text's pieces of (rows, length, width) one behind the other, padded with zeros, and their mask."""
+    joined = [torch.cat([states[piece.row, piece.start : piece.stop] for piece in text]) for text in texts]
+    ones = [torch.ones(len(each), dtype=torch.bool, device=states.device) for each in joined]
+    pad = torch.nn.utils.rnn.pad_sequence
+    return pad(joined, batch_first=True), pad(ones, batch_first=True)
+
+
+def _averaged(pooled: Tensor, mask: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
+    """The mean of each text's rows of (rows, width), by their tokens: the mean over all tokens' states."""
+    weight = mask.sum(dim=1).to(pooled.dtype).unsqueeze(-1)
+    means = [
+        pooled[text[0]]
+        if len(text) == 1
+        else (pooled[list(text)] * weight[list(text)]).sum(dim=0) / weight[list(text)].sum(dim=0)
+        for text in texts
+    ]
+    return torch.stack(means)
+
+
+def token_ids(
     encoder: str, texts: list[str], tokenizer: Any, limit: int, multiple: int | None
 ) -> tuple[Tensor, Tensor, list[CutReport]]:
+    """Ids and mask of texts, both (texts, length) int64, cut at `limit` tokens, and what was cut off.
+
+    Arguments and errors as of :func:`padded_ids`.
+    """
     whole = tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]
     reports: list[CutReport] = []
     if max(len(each) for each in whole) > limit:
@@ -244,23 +297,42 @@ def _token_ids(
             for index, each in enumerate(whole)
             if len(each) > limit
         ]
-    # Cut and padded in two calls: in one, the library refuses a limit that is no multiple of the padding.
-    kept = tokenizer(texts, truncation=True, max_length=limit, padding=False, verbose=False)
-    padded = tokenizer.pad(
-        {name: kept[name] for name in ("input_ids", "attention_mask")},
-        padding=True,
-        pad_to_multiple_of=multiple,
-        padding_side="right",
-        return_tensors="pt",
-        verbose=False,
-    )
-    if not bool(padded["attention_mask"].any(dim=1).all()):
+    kept = tokenizer(texts, truncation=True, max_length=limit, padding=False, verbose=False)["input_ids"]
+    return (*padded_ids(encoder, kept, tokenizer, limit, multiple), reports)
+
+
+def padded_ids(
+    encoder: str, rows: Sequence[Sequence[int]], tokenizer: Any, limit: int, multiple: int | None
+) -> tuple[Tensor, Tensor]:
+    """Ids and mask of rows of at most `limit` tokens, both (rows, length) int64, padded on the right.
+
+    Args:
+        encoder: ``Gemma`` or ``Jina``, for the error.
+        rows: their token ids.
+        tokenizer: whose padding token is used.
+        limit: the length does not go beyond it.
+        multiple: the length is padded up to a multiple of it.
+
+    Raises:
+        ConfigError: a row is empty.
+    """
+    if not all(rows):
         raise ConfigError(
             f"{encoder}'s tokenizer makes no token of an empty text; it must put its begin token first "
             "(is the bundle's tokenizer another model's?)"
         )
-    # No text is longer than the limit, so what is cut off here is padding.
-    return padded["input_ids"][:, :limit], padded["attention_mask"][:, :limit], reports
+    # Apart from the cutting: in one call, the library refuses a limit that is no multiple of the padding.
+    padded = tokenizer.pad(
+        {"input_ids": [list(row) for row in rows]},
+        padding=True,
+        pad_to_multiple_of=multiple,
+        padding_side="right",
+        return_attention_mask=True,
+        return_tensors="pt",
+        verbose=False,
+    )
+    # No row is longer than the limit, so what is cut off here is padding.
+    return padded["input_ids"][:, :limit], padded["attention_mask"][:, :limit]
 
 
 def _cut(encoder: str, index: int, text: str, tokenizer: Any, limit: int, total: int) -> CutReport:

@@ -9,7 +9,7 @@ import pytest
 
 from newbie_image.cli import options
 from newbie_image.errors import DeviceError, OutputError, PromptError, RequestError
-from newbie_image.memory.sizes import QUANTISATIONS
+from newbie_image.memory.formats import QUANTISATIONS
 from newbie_image.request import MAX_SEED
 
 

@@ -60,6 +60,19 @@ def test_every_stage_is_predicted_within_a_tenth(
     assert predicted.peak == pytest.approx(tracked.peak, rel=0.1)
 
 
+@pytest.mark.parametrize("trims", [(), ("adaln",), ("refiner", "tables"), ("last-layer", "adaln")])
+@pytest.mark.parametrize("plan", [Plan("none"), Plan("blocks", 2, two_passes=True)], ids=["none", "blocks"])
+def test_trims_that_are_off_are_predicted_too(
+    shallow: tuple[Any, Any], plan: Plan, trims: tuple[str, ...]
+) -> None:
+    sizes, parts = shallow
+    work = Workload(768, 768, evaluations=20)
+    predicted, tracked = predict(sizes, work, plan, trims), track_plan(parts, work, plan, trims=trims)
+    for said, seen in zip(predicted.stages, tracked.stages, strict=True):
+        assert said.weights == pytest.approx(seen.weights, rel=0.01), said.name
+        assert said.activations == pytest.approx(seen.activations, rel=0.1), said.name
+
+
 def test_in_float32_too(shallow: tuple[Any, Any]) -> None:
     sizes, parts = shallow
     work, plan = Workload(512, 768, evaluations=3, item=4), Plan("model")

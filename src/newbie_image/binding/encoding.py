@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,8 +11,17 @@ from torch import Tensor
 from newbie_image.binding.binding import Binding, decide, place
 from newbie_image.binding.groups import group_tokens
 from newbie_image.bundle import TextSettings
-from newbie_image.prompt import Prompt, TextForm
-from newbie_image.text import EncoderInput, TokenBatch, compose, tokenize
+from newbie_image.prompt import Prompt, TextForm, parse
+from newbie_image.request import GenerationRequest
+from newbie_image.text import (
+    TokenBatch,
+    compose,
+    compose_negative,
+    length_warnings,
+    padded_ids,
+    prompt_warnings,
+    tokenize,
+)
 
 
 def bind_prompt(
@@ -36,35 +44,47 @@ def bind_prompt(
     return Binding(parts, text, regions), (*remarks, *said)
 
 
-def tokenize_bound(
+def read_bound(
     binding: Binding,
-    prompt: Prompt,
-    negatives: Sequence[EncoderInput],
+    request: GenerationRequest,
+    settings: TextSettings,
     tokenizer: Any,
     clip_tokenizer: Any,
-    settings: TextSettings,
-    form: TextForm,
+    *,
+    guided: bool,
 ) -> tuple[TokenBatch, Tensor | None]:
-    """Tokens of a bound prompt and of its negative, if any, and the groups that the transformer keeps apart.
+    """Tokens of a bound prompt and, with guidance, of its negative prompt, which is bound by nothing.
+
+    Args:
+        binding: of the request's prompt.
+        request: whose prompts, `text_form` and `tolerant` are used.
+        settings: of the bundle.
+        tokenizer, clip_tokenizer: Gemma's and Jina's.
+        guided: whether the negative prompt is read too.
 
     Returns:
-        The batch, prompt first, with `groups` where Gemma encodes them apart; groups (batch, length) or None.
+        The batch, prompt first, with `groups` where Gemma encodes them apart; and the groups (batch, length)
+        that the transformer keeps apart, or None.
     """
+    strict, form = not request.tolerant, cast("TextForm", request.text_form)
+    prompt = parse(request.prompt, strict=strict)
+    said = prompt_warnings(prompt)
     inputs = [replace(compose(prompt, settings, form=form), pooled_text=binding.text.pooled_text)]
-    batch = tokenize([*inputs, *negatives], tokenizer, clip_tokenizer, settings)
-    text, multiple = binding.text, settings.pad_to_multiple
-    length = max(len(text.ids), *(int(row.sum()) for row in batch.mask[1:]), 1)
-    length = -(-length // multiple) * multiple
-    ids = torch.full((len(batch.ids), length), int(tokenizer.pad_token_id), dtype=torch.int64)
-    mask, groups = torch.zeros_like(ids), torch.zeros_like(ids)
-    ids[0, : len(text.ids)] = torch.tensor(text.ids)
-    groups[0, : len(text.ids)] = torch.tensor(text.groups)
-    mask[0, : len(text.ids)] = 1
-    for row in range(1, len(ids)):
-        valid = int(batch.mask[row].sum())
-        ids[row, :valid] = batch.ids[row, :valid]
-        mask[row, :valid] = 1
-    apart = groups if binding.parts.encode else None
+    if guided:
+        negative = parse(request.negative_prompt, strict=strict)
+        inputs.append(compose_negative(negative, settings, form=form))
+        said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
+    batch = tokenize(inputs, tokenizer, clip_tokenizer, settings)
+    rows = [
+        list(binding.text.ids),
+        *(row[seen.bool()].tolist() for row, seen in zip(batch.ids, batch.mask, strict=True)),
+    ]
+    del rows[1]
+    ids, mask = padded_ids("Gemma", rows, tokenizer, settings.max_tokens, settings.pad_to_multiple)
+    groups = torch.zeros_like(ids)
+    groups[0, : len(rows[0])] = torch.tensor(binding.text.groups)
     reports = tuple(report for report in batch.reports if report.encoder != "Gemma" or report.index > 0)
-    batch = replace(batch, ids=ids, mask=mask, groups=apart, reports=reports)
+    warnings = (*said, *length_warnings(max(len(row) for row in rows), settings))
+    apart = groups if binding.parts.encode else None
+    batch = replace(batch, ids=ids, mask=mask, groups=apart, reports=reports, warnings=warnings)
     return batch, groups if binding.parts.text else None

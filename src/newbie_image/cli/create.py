@@ -67,6 +67,7 @@ def create(
     warnings_as_errors: options.WarningsAsErrorsOption = False,
     text_form: options.TextFormOption = "typed",
     binding: options.BindingOption = "auto",
+    long_prompt: options.LongPromptOption = "cut",
     tiled: options.TiledOption = False,
     decode: options.DecodeOption = None,
     count: options.CountOption = 1,
@@ -88,6 +89,7 @@ def create(
     clip_model: options.ClipModelOption = None,
     quantise: options.QuantiseOption = "none",
     quantise_encoders: options.QuantiseEncodersOption = "none",
+    trims: options.TrimsOption = "all",
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw one prompt after another; the model stays loaded. Each option is also a :command in the loop."""
@@ -108,6 +110,7 @@ def create(
             clip_model,
             quantise,
             quantise_encoders,
+            trims,
         ),
         request=GenerationRequest(
             "",
@@ -126,6 +129,7 @@ def create(
             tolerant=tolerant,
             text_form=text_form,
             binding=binding,
+            long_prompt=long_prompt,
             tiled=tiled,
             decode=decode,
         ),

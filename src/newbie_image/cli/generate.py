@@ -41,6 +41,7 @@ def generate(
     warnings_as_errors: options.WarningsAsErrorsOption = False,
     text_form: options.TextFormOption = "typed",
     binding: options.BindingOption = "auto",
+    long_prompt: options.LongPromptOption = "cut",
     tiled: options.TiledOption = False,
     decode: options.DecodeOption = None,
     out: options.OutOption = None,
@@ -61,6 +62,7 @@ def generate(
     clip_model: options.ClipModelOption = None,
     quantise: options.QuantiseOption = "none",
     quantise_encoders: options.QuantiseEncodersOption = "none",
+    trims: options.TrimsOption = "all",
     lora: adapters.LoraOption = None,
 ) -> None:
     """Draw pictures of a prompt and write them as PNG, each with what made it."""
@@ -83,6 +85,7 @@ def generate(
         tolerant=tolerant,
         text_form=text_form,
         binding=binding,
+        long_prompt=long_prompt,
         batch=batch,
         tiled=tiled,
         decode=decode,
@@ -102,6 +105,7 @@ def generate(
         clip_model,
         quantise,
         quantise_encoders,
+        trims,
     )
     loras = adapters.read_loras(lora)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))

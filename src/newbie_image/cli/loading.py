@@ -63,6 +63,7 @@ def load_model(choice: ModelChoice, loras: Sequence[LoraChoice] = ()) -> LoadedM
 
     from newbie_image.devices import choose_device
     from newbie_image.memory.quantisation import check_quantisation
+    from newbie_image.memory.trims import read_trims
     from newbie_image.models.attention import check_backend
     from newbie_image.pipeline import NewbiePipeline
 
@@ -79,6 +80,7 @@ def load_model(choice: ModelChoice, loras: Sequence[LoraChoice] = ()) -> LoadedM
         quantisation=choice.quantise,
         encoder_quantisation=choice.quantise_encoders,
     )
+    pipeline.trims = read_trims(choice.trims)
     pipeline.offload(choice.offload, chosen.device, memory=memory)
     named, warnings = put_on(pipeline, loras)
     return LoadedModel(pipeline, chosen.reason, time.perf_counter() - start, named, warnings)

@@ -16,7 +16,15 @@ import typer
 from typer.core import TyperCommand
 
 from newbie_image.errors import DeviceError, OutputError, PromptError, RequestError
-from newbie_image.request import GRIDS, MAX_SEED, SAMPLERS, TEXT_FORMS, GenerationRequest
+from newbie_image.memory.trims import TRIMS, read_trims
+from newbie_image.request import (
+    GRIDS,
+    LONG_PROMPTS,
+    MAX_SEED,
+    SAMPLERS,
+    TEXT_FORMS,
+    GenerationRequest,
+)
 
 Offload = Literal["none", "encoders", "model", "blocks", "auto"]
 OFFLOADS: Final[tuple[Offload, ...]] = ("none", "encoders", "model", "blocks", "auto")
@@ -111,6 +119,15 @@ QuantiseEncodersOption = Annotated[
         "--quantise-encoders",
         metavar="|".join(QUANTISATIONS),
         help="The same for both text encoders.",
+        rich_help_panel=_MODEL_PANEL,
+    ),
+]
+TrimsOption = Annotated[
+    str,
+    typer.Option(
+        "--trims",
+        metavar="all|none|NAME,…",
+        help=f"Work that is left out because it changes nothing: {', '.join(TRIMS)}.",
         rich_help_panel=_MODEL_PANEL,
     ),
 ]
@@ -226,6 +243,15 @@ BindingOption = Annotated[
         rich_help_panel=_PICTURE_PANEL,
     ),
 ]
+LongPromptOption = Annotated[
+    str,
+    typer.Option(
+        "--long-prompt",
+        metavar="|".join(LONG_PROMPTS),
+        help="A prompt beyond an encoder's limit: cut its end off, read it by groups, or refuse it.",
+        rich_help_panel=_PICTURE_PANEL,
+    ),
+]
 TiledOption = Annotated[
     bool,
     typer.Option(
@@ -298,6 +324,7 @@ class ModelChoice:
     clip_model: str | None = None
     quantise: str = "none"
     quantise_encoders: str = "none"
+    trims: str = "all"
 
     @property
     def parts(self) -> dict[str, str]:
@@ -311,6 +338,7 @@ class ModelChoice:
         _check_choice("offload", self.offload, OFFLOADS)
         for kind in (self.quantise, self.quantise_encoders):
             _check_choice("quantisation", kind, QUANTISATIONS)
+        read_trims(self.trims)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -42,6 +42,7 @@ def plan(
     vae: options.VaeOption = None,
     quantise: options.QuantiseOption = "none",
     quantise_encoders: options.QuantiseEncodersOption = "none",
+    trims: options.TrimsOption = "all",
     tokens: Annotated[int, typer.Option("--tokens", help="Tokens of the caption.")] = 512,
     guided: Annotated[bool, typer.Option(help="With a negative prompt's half.")] = True,
     table: Annotated[bool, typer.Option("--table", help="Common cards and sizes, as Markdown.")] = False,
@@ -56,15 +57,20 @@ def plan(
         raise DeviceError(f"unknown dtype {dtype!r}; give {', '.join(ITEMS)}")
     if track and model != "published":
         raise RequestError(f"--track counts the published model, not {model!r}; leave one of the two out")
-    if not (1 <= batch <= 64 and 1 <= tokens <= 1023):
-        raise RequestError(f"batch {batch} and tokens {tokens}; give 1 to 64 and 1 to 1023")
-    from newbie_image.memory.plan import Workload, read_memory
+    if not (1 <= batch <= 64 and tokens >= 1):
+        raise RequestError(f"batch {batch} and tokens {tokens}; give 1 to 64, and 1 or more tokens")
+    from newbie_image.memory.formats import check_format
+    from newbie_image.memory.plan import Workload, check_work, read_memory
+    from newbie_image.memory.trims import read_trims
 
     given = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model, "vae": vae}
     parts = {name: path for name, path in given.items() if path is not None}
     if track and parts:
         raise RequestError("--track counts the published classes; leave it or the parts from elsewhere out")
-    choice = options.ModelChoice(quantise=quantise, quantise_encoders=quantise_encoders)
+    choice = options.ModelChoice(quantise=quantise, quantise_encoders=quantise_encoders, trims=trims)
+    at_work = read_trims(choice.trims)
+    for kind in (choice.quantise, choice.quantise_encoders):
+        check_format(kind, dtype)
     if track and {choice.quantise, choice.quantise_encoders} != {"none"}:
         raise RequestError("--track counts weights as they are; leave it or the quantisation out")
     sizes, evaluations = _sizes(model, parts), _evaluations(model, steps, sampler)
@@ -72,19 +78,28 @@ def plan(
     width, height = options.read_resolution(resolution) if resolution else (1024, 1024)
     work = Workload(width, height, batch, guided, tokens, evaluations, ITEMS[dtype])
     if table:
-        for line in _table(sizes, work, dtype if track else None):
+        for line in _table(sizes, work, at_work, dtype if track else None):
             print(line, flush=True)
         return
+    check_work(sizes, work)
     memory = read_memory(vram) if vram is not None else _device_memory()
-    _say(sizes, work, memory, dtype if track else None, as_json)
+    _say(sizes, work, memory, at_work, dtype if track else None, as_json)
 
 
-def _say(sizes: ModelSizes, work: Workload, memory: int, tracked_in: str | None, as_json: bool) -> None:
+def _say(
+    sizes: ModelSizes,
+    work: Workload,
+    memory: int,
+    trims: tuple[str, ...],
+    tracked_in: str | None,
+    as_json: bool,
+) -> None:
     from newbie_image.memory.plan import choose_plan, smallest_plan
+    from newbie_image.memory.trims import TRIMS, trims_text
 
-    chosen = choose_plan(sizes, work, memory)
-    shown = chosen or smallest_plan(sizes, work)
-    counted = _track([(work, shown)], tracked_in)[0] if tracked_in else None
+    chosen = choose_plan(sizes, work, memory, trims)
+    shown = chosen or smallest_plan(sizes, work, trims)
+    counted = _track([(work, shown)], trims, tracked_in)[0] if tracked_in else None
     if as_json:
         facts: dict[str, Any] = {
             "model": sizes.name,
@@ -93,6 +108,7 @@ def _say(sizes: ModelSizes, work: Workload, memory: int, tracked_in: str | None,
             "work": asdict(work),
             "quantise": sizes.transformer.quantised,
             "quantise_encoders": sizes.gemma.quantised,
+            "trims": list(trims),
             "plan": asdict(shown) | {"peak": shown.peak, "needed": shown.needed},
             "tracked": None if counted is None else asdict(counted),
         }
@@ -112,6 +128,7 @@ def _say(sizes: ModelSizes, work: Workload, memory: int, tracked_in: str | None,
     if chosen is not None:
         quantised = {"--quantise": sizes.transformer.quantised, "--quantise-encoders": sizes.gemma.quantised}
         words = [f"{option} {kind}" for option, kind in quantised.items() if kind != "none"]
+        words += [] if trims == TRIMS else [f"--trims {trims_text(trims)}"]
         print(" ".join([f"to run it so: newbie generate --offload auto --vram {memory / 1e9:g}GB", *words]))
 
 
@@ -121,15 +138,23 @@ def _formats(sizes: ModelSizes, work: Workload) -> str:
     return ", ".join([f"{work.item * 8}-bit weights", *said])
 
 
-def _table(sizes: ModelSizes, work: Workload, tracked_in: str | None) -> list[str]:
-    from newbie_image.memory.plan import choose_plan, read_memory
+def _table(sizes: ModelSizes, work: Workload, trims: tuple[str, ...], tracked_in: str | None) -> list[str]:
+    from newbie_image.memory.plan import check_work, choose_plan, read_memory
 
+    beyond: dict[int, RequestError] = {}
     rows: list[tuple[str, Workload, Plan | None]] = []
     for side in TABLE_SIDES:
         at = replace(work, width=side, height=side)
-        rows += [(memory, at, choose_plan(sizes, at, read_memory(memory))) for memory in TABLE_MEMORIES]
+        try:
+            check_work(sizes, at)
+        except RequestError as error:
+            beyond[side] = error
+            continue
+        rows += [
+            (memory, at, choose_plan(sizes, at, read_memory(memory), trims)) for memory in TABLE_MEMORIES
+        ]
     different = list(dict.fromkeys((at, found) for _, at, found in rows if found is not None))
-    counted = dict(zip(different, _track(different, tracked_in), strict=True)) if tracked_in else {}
+    counted = dict(zip(different, _track(different, trims, tracked_in), strict=True)) if tracked_in else {}
     lines = [
         "| card | picture | plan | text | steps | decode | predicted peak |"
         + (" tracked peak |" if counted else ""),
@@ -142,15 +167,15 @@ def _table(sizes: ModelSizes, work: Workload, tracked_in: str | None) -> list[st
         stages = " | ".join(_number(stage.bytes) for stage in found.stages)
         line = f"| {memory} | {at.width}² | {found.describe()} | {stages} | {_number(found.peak)} |"
         lines.append(line + (f" {_number(counted[at, found].peak)} |" if counted else ""))
-    return lines
+    return [*lines, *(f"\n{side}²: {error}" for side, error in beyond.items())]
 
 
-def _track(cases: list[tuple[Workload, Plan]], dtype: str) -> list[Plan]:
+def _track(cases: list[tuple[Workload, Plan]], trims: tuple[str, ...], dtype: str) -> list[Plan]:
     from newbie_image.devices import DTYPES
     from newbie_image.memory.tracking import published_parts, track_plan
 
     parts = published_parts(DTYPES[dtype])
-    return [track_plan(parts, work, chosen, DTYPES[dtype]) for work, chosen in cases]
+    return [track_plan(parts, work, chosen, DTYPES[dtype], trims=trims) for work, chosen in cases]
 
 
 def _sizes(model: str, parts: dict[str, str]) -> ModelSizes:

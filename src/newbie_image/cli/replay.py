@@ -63,6 +63,7 @@ def replay(
     quantise_encoders: Annotated[
         str | None, typer.Option("--quantise-encoders", help="Instead of the text encoders' recorded format.")
     ] = None,
+    trims: Annotated[str | None, typer.Option("--trims", help="Instead of the recorded ones.")] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option("--lora", metavar="FILE", help="Where a recorded adapter lies now; may be repeated."),
@@ -94,6 +95,7 @@ def replay(
             vram=vram,
             quantise=quantise or record.environment.get("quantise", "none"),
             quantise_encoders=quantise_encoders or record.environment.get("quantise_encoders", "none"),
+            trims=trims or record.environment.get("trims", "all"),
             **parts,
         ),
         adapters.find_recorded(record.adapters, lora or (), (Path(), picture.parent)),

@@ -11,7 +11,7 @@ from newbie_image.cli.lora import LoraChoice
 from newbie_image.cli.options import ModelChoice
 from newbie_image.cli.preview import PROTOCOLS
 from newbie_image.errors import RequestError
-from newbie_image.request import GRIDS, MAX_SEED, TEXT_FORMS, GenerationRequest
+from newbie_image.request import GRIDS, LONG_PROMPTS, MAX_SEED, TEXT_FORMS, GenerationRequest
 
 
 def _whole(text: str) -> int:
@@ -70,6 +70,9 @@ PICTURE_SETTINGS: Final = {
     "decode": Setting("NAME", "decode stage: plain, edges, or a package's", str, ("decode",)),
     "text-form": Setting("|".join(TEXT_FORMS), "the encoders' text: as typed, or flat", str, ("text_form",)),
     "binding": Setting("auto|off|full|…", "how characters are kept apart", str, ("binding",)),
+    "long-prompt": Setting(
+        "|".join(LONG_PROMPTS), "what becomes of a prompt beyond an encoder's limit", str, ("long_prompt",)
+    ),
     "tolerant": Setting("on|off", "repair broken prompts", _switch, ("tolerant",)),
 }
 MODEL_SETTINGS: Final = {
@@ -91,6 +94,7 @@ MODEL_SETTINGS: Final = {
     "quantise-encoders": Setting(
         "none|fp8|int8|int4", "format of the text encoders' matrices", str, ("quantise_encoders",)
     ),
+    "trims": Setting("all|none|NAME,…", "work that is left out because it changes nothing", str, ("trims",)),
     "vram": Setting("SIZE", "memory that :offload auto and blocks plan for", str, ("vram",)),
 }
 _MAY_BE_NONE: Final = ("vae", "transformer", "text-encoder", "clip-model", "vram")

@@ -348,8 +348,9 @@ def stage_components(
         elif isinstance(module, GemmaTextModel):
             tables = (module.embed_tokens,) if tables_on_host else ()
             layers = list(module.layers)
-            stream = BlockStream(layers[:-1], device)
-            residences[name] = Residence(module, device, (stream,), tables, (*layers[-1:], module.norm))
+            unused = () if module.run_last_layer else (*layers[-1:], module.norm)
+            stream = BlockStream(layers if module.run_last_layer else layers[:-1], device)
+            residences[name] = Residence(module, device, (stream,), tables, unused)
         elif isinstance(module, JinaTextModel):
             tables = (module.embeddings.word_embeddings,) if tables_on_host else ()
             stream = BlockStream(list(module.encoder.layers), device)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchao.utils import TorchAOBaseTensor
 
-from newbie_image.memory.sizes import GROUP
+from newbie_image.memory.formats import GROUP
 
 _LEVELS = 15
 

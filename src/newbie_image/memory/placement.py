@@ -3,7 +3,7 @@ request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,8 @@ from newbie_image.memory.plan import (
     smallest_plan,
 )
 from newbie_image.memory.sizes import ModelSizes, sizes_from_configs
+from newbie_image.memory.trims import TRIMS, check_trims
+from newbie_image.models.gemma_text import GemmaTextModel
 from newbie_image.request import GenerationRequest
 
 OFFLOADS = ("auto", *OFFLOAD_MODES)
@@ -42,6 +44,32 @@ class PlacedPipeline(DiffusionPipeline):
     _memory: int | None = None
     _target: torch.device | None = None
     _staged: StagedComponents | None = None
+    _trims: tuple[str, ...] = TRIMS
+    _drawing = 0
+
+    @property
+    def trims(self) -> tuple[str, ...]:
+        """Which of :mod:`newbie_image.memory.trims` are at work; all, unless others were set.
+
+        Raises:
+            RequestError: when set: an unknown name, or a picture is being drawn.
+        """
+        return self._trims
+
+    @trims.setter
+    def trims(self, names: Iterable[str]) -> None:
+        chosen = check_trims(names)
+        if self._drawing:
+            raise RequestError(
+                "trims cannot change while a picture is being drawn; finish its stream or close() it first"
+            )
+        encoder = self.components["text_encoder"]
+        with self._unstaged():
+            self._trims = chosen
+            if isinstance(encoder, GemmaTextModel):
+                encoder.run_last_layer = "last-layer" not in chosen
+        if self.plan is not None:
+            self._cut(self.plan)
 
     def offload(
         self, mode: str, device: torch.device | str | None = None, *, memory: int | None = None
@@ -86,8 +114,7 @@ class PlacedPipeline(DiffusionPipeline):
         planned_by, memory = self._planned_by, self._memory
         self._clear(torch.device(device) if device is not None else self._target)
         self._planned_by, self._memory, self.plan = planned_by, memory, plan
-        transformer: Any = self.components["transformer"]
-        cut_into_chunks(transformer, plan.chunk)
+        self._cut(plan)
         self.guidance_in_one_batch = False if plan.two_passes else None
         if plan.tiled:
             set_tile(self.components["vae"])
@@ -127,10 +154,10 @@ class PlacedPipeline(DiffusionPipeline):
             memory = torch.cuda.get_device_properties(self._target).total_memory
         if memory is None:
             return None
-        plan = choose_plan(self.sizes(), work, memory)
+        plan = choose_plan(self.sizes(), work, memory, self.trims)
         now = None if self.plan is None else replace(self.plan, stages=())
         if plan is None or replace(plan, stages=()) == now:
-            plan = smallest_plan(self.sizes(), work)
+            plan = smallest_plan(self.sizes(), work, self.trims)
         tiled = " --tiled" if plan.tiled and not request.tiled else ""
         return (
             f"--offload {'auto' if plan.offload == 'blocks' else plan.offload}{tiled}: {plan.describe()}, "
@@ -155,12 +182,12 @@ class PlacedPipeline(DiffusionPipeline):
         sizes = self.sizes()
         if self._planned_by == "blocks":
             if self._memory is None:
-                return predict(sizes, work, Plan("blocks", 0))
-            return fit_blocks(sizes, work, self._memory, Plan("blocks", 0))
+                return predict(sizes, work, Plan("blocks", 0), self.trims)
+            return fit_blocks(sizes, work, self._memory, Plan("blocks", 0), self.trims)
         assert self._memory is not None
-        plan = choose_plan(sizes, work, self._memory)
+        plan = choose_plan(sizes, work, self._memory, self.trims)
         if plan is None:
-            least = smallest_plan(sizes, work).needed
+            least = smallest_plan(sizes, work, self.trims).needed
             raise OutOfMemoryError(
                 f"{work.width}×{work.height}, batch {work.batch}, needs at least {least / 1e9:.1f} GB by any "
                 f"plan, and {self._memory / 1e9:.1f} GB are there; take a smaller resolution or batch"
@@ -182,7 +209,11 @@ class PlacedPipeline(DiffusionPipeline):
 
     def _stage_blocks(self, resident: int) -> None:
         target = self._target or torch.device("cpu")
-        self._staged = stage_components(self.components, target, resident=resident)
+        on_host = "tables" in self.trims
+        self._staged = stage_components(self.components, target, resident=resident, tables_on_host=on_host)
+
+    def _cut(self, plan: Plan) -> None:
+        cut_into_chunks(self.components["transformer"], plan.chunk if "chunks" in self.trims else None)
 
     @contextmanager
     def _unstaged(self) -> Iterator[None]:

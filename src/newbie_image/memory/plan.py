@@ -18,12 +18,14 @@ allocator add is not predicted but reserved, see `RESERVE` and `MARGIN`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from newbie_image.errors import RequestError
 from newbie_image.memory.sizes import AutoencoderSizes, EncoderSizes, ModelSizes, TransformerSizes
+from newbie_image.memory.trims import TRIMS
+from newbie_image.models.rotary_limits import check_caption_length, token_grid
 
 OffloadMode = Literal["none", "encoders", "model", "blocks"]
 OFFLOAD_MODES: tuple[OffloadMode, ...] = get_args(OffloadMode)
@@ -122,8 +124,8 @@ class Plan:
         return ", ".join(words)
 
 
-def predict(sizes: ModelSizes, work: Workload, plan: Plan) -> Plan:
-    """The plan with its stages' peaks filled in."""
+def predict(sizes: ModelSizes, work: Workload, plan: Plan, trims: Collection[str] = TRIMS) -> Plan:
+    """The plan with its stages' peaks filled in, with these of :mod:`newbie_image.memory.trims` at work."""
     dit, item = sizes.transformer, work.item
     rows = work.batch * (2 if work.guided else 1)
     texts = 2 if work.guided else 1
@@ -135,7 +137,7 @@ def predict(sizes: ModelSizes, work: Workload, plan: Plan) -> Plan:
     }
     gemma, jina = _gemma_states(sizes.gemma, work, texts), _jina_states(sizes.jina, work, texts)
     features = texts * work.tokens * dit.token_width * item
-    steps = _kept(dit, work, rows) + _step_states(dit, work, plan)
+    steps = _kept(dit, work, rows, trims) + _step_states(dit, work, plan)
     decode = _decode_states(sizes.vae, work, plan) + features
     if plan.offload in ("none", "encoders"):
         everything = sum(whole.values())
@@ -148,10 +150,11 @@ def predict(sizes: ModelSizes, work: Workload, plan: Plan) -> Plan:
     else:
         inside = whole
         if plan.offload == "blocks":
+            unrun = 1 if "last-layer" in trims else 0
             inside = {
                 **whole,
-                "gemma": _streamed_encoder(sizes.gemma, item, sizes.gemma.layers - 1),
-                "jina": _streamed_encoder(sizes.jina, item, sizes.jina.layers),
+                "gemma": _streamed_encoder(sizes.gemma, item, sizes.gemma.layers - unrun, trims),
+                "jina": _streamed_encoder(sizes.jina, item, sizes.jina.layers, trims),
                 "transformer": _streamed_transformer(dit, item, plan.resident or 0),
             }
         first = inside["gemma"] + gemma >= inside["jina"] + jina + features
@@ -165,7 +168,20 @@ def predict(sizes: ModelSizes, work: Workload, plan: Plan) -> Plan:
     return replace(plan, stages=stages)
 
 
-def choose_plan(sizes: ModelSizes, work: Workload, memory: int) -> Plan | None:
+def check_work(sizes: ModelSizes, work: Workload) -> None:
+    """Refuse what the model cannot draw in any memory, in the words of the transformer itself.
+
+    Raises:
+        RequestError: a picture or a caption beyond the rotary tables.
+    """
+    transformer = sizes.transformer
+    token_grid((work.height // 8, work.width // 8), transformer.patch, transformer.axes_lens)
+    check_caption_length(work.tokens, transformer.axes_lens)
+
+
+def choose_plan(
+    sizes: ModelSizes, work: Workload, memory: int, trims: Collection[str] = TRIMS
+) -> Plan | None:
     """The plan that costs the least time and fits; None if none does.
 
     Pixels come first: tiles are taken only where nothing fits without them.
@@ -174,28 +190,31 @@ def choose_plan(sizes: ModelSizes, work: Workload, memory: int) -> Plan | None:
         sizes: of the model.
         work: what is to be drawn.
         memory: bytes of the device.
+        trims: those that may be at work; without ``chunks`` no plan cuts tokens.
     """
     for tiled in (False, True):
-        for plan in _candidates(sizes, work, tiled):
+        for plan in _candidates(sizes, work, tiled, trims):
             if plan.needed <= memory:
                 return plan
     return None
 
 
-def fit_blocks(sizes: ModelSizes, work: Workload, memory: int, plan: Plan) -> Plan:
+def fit_blocks(
+    sizes: ModelSizes, work: Workload, memory: int, plan: Plan, trims: Collection[str] = TRIMS
+) -> Plan:
     """The plan in mode ``blocks`` with as many resident blocks as fit; none where not even that does."""
     count = sizes.transformer.modulated
     for resident in range(count, 0, -1):
-        filled = predict(sizes, work, replace(plan, offload="blocks", resident=resident))
+        filled = predict(sizes, work, replace(plan, offload="blocks", resident=resident), trims)
         if filled.needed <= memory:
             return filled
-    return predict(sizes, work, replace(plan, offload="blocks", resident=0))
+    return predict(sizes, work, replace(plan, offload="blocks", resident=0), trims)
 
 
-def smallest_plan(sizes: ModelSizes, work: Workload) -> Plan:
+def smallest_plan(sizes: ModelSizes, work: Workload, trims: Collection[str] = TRIMS) -> Plan:
     """The plan that needs the least memory."""
-    plan = Plan("blocks", 0, work.guided, CHUNK, tiled=True)
-    return predict(sizes, work, plan)
+    plan = Plan("blocks", 0, work.guided, CHUNK if "chunks" in trims else None, tiled=True)
+    return predict(sizes, work, plan, trims)
 
 
 def read_memory(text: str) -> int:
@@ -211,20 +230,21 @@ def read_memory(text: str) -> int:
     return int(float(match[1]) * unit)
 
 
-def _candidates(sizes: ModelSizes, work: Workload, tiled: bool) -> Iterator[Plan]:
+def _candidates(sizes: ModelSizes, work: Workload, tiled: bool, trims: Collection[str]) -> Iterator[Plan]:
     passes = (False, True) if work.guided else (False,)
     for offload in ("none", "encoders", "model"):
         for two_passes in passes:
-            yield predict(sizes, work, Plan(offload, two_passes=two_passes, tiled=tiled))
+            yield predict(sizes, work, Plan(offload, two_passes=two_passes, tiled=tiled), trims)
     # Fewer weights over the bus in every step first; then the cheaper way of taking fewer activations.
     for resident in range(sizes.transformer.modulated, -1, -1):
-        for chunk in (None, CHUNK):
+        for chunk in (None, CHUNK) if "chunks" in trims else (None,):
             for two_passes in passes:
-                yield predict(sizes, work, Plan("blocks", resident, two_passes, chunk, tiled))
+                yield predict(sizes, work, Plan("blocks", resident, two_passes, chunk, tiled), trims)
 
 
-def _streamed_encoder(sizes: EncoderSizes, item: int, layers: int) -> int:
-    return sizes.rest * item + min(SLOTS, layers) * sizes.layer_bytes(item)
+def _streamed_encoder(sizes: EncoderSizes, item: int, layers: int, trims: Collection[str]) -> int:
+    table = 0 if "tables" in trims else sizes.embedding
+    return (sizes.rest + table) * item + min(SLOTS, layers) * sizes.layer_bytes(item)
 
 
 def _streamed_transformer(sizes: TransformerSizes, item: int, resident: int) -> int:
@@ -254,16 +274,19 @@ def _sequence(sizes: TransformerSizes, work: Workload) -> int:
     return (work.width // side) * (work.height // side) + work.tokens
 
 
-def _kept(sizes: TransformerSizes, work: Workload, rows: int) -> int:
+def _kept(sizes: TransformerSizes, work: Workload, rows: int, trims: Collection[str]) -> int:
     """What lasts through all steps: features, prepared text, rotary tables, AdaLN factors, latents."""
     item = work.item
     features = (2 if work.guided else 1) * work.tokens * sizes.token_width * item
     expanded = rows * work.tokens * sizes.token_width * item if work.batch > 1 else 0
     prepared = rows * work.tokens * sizes.dim * item
     rotary = rows * _sequence(sizes, work) * 2 * sizes.head_dim * 4
-    factors = work.evaluations * (4 * sizes.modulated + 1) * rows * sizes.dim * item
+    evaluations = work.evaluations if "adaln" in trims else 0
+    factors = evaluations * (4 * sizes.modulated + 1) * rows * sizes.dim * item
     latents = 8 * rows * sizes.channels * (work.width // 8) * (work.height // 8) * 4
-    return features + expanded + prepared + rotary + factors + latents
+    # Without the trim, a step's own text stands beside the one that was prepared for all.
+    twice = 1 if "refiner" in trims else 2
+    return features + expanded + twice * (prepared + rotary) + factors + latents
 
 
 def _step_states(sizes: TransformerSizes, work: Workload, plan: Plan) -> int:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from newbie_image.devices import dtype_name
 from newbie_image.errors import DeviceError, MissingDependencyError, RequestError
-from newbie_image.memory.sizes import GROUP, QUANTISATIONS
+from newbie_image.memory.formats import GROUP, check_format
 from newbie_image.memory.tensors import held_bytes, is_quantised
 from newbie_image.models.gemma_text import GemmaTextModel
 from newbie_image.models.jina_text import JinaTextModel
@@ -51,18 +51,9 @@ def check_quantisation(
         DeviceError: a dtype or device on which the format does not work.
         MissingDependencyError: torchao is not installed.
     """
-    if kind not in QUANTISATIONS:
-        raise RequestError(f"unknown quantisation {kind!r}; choose one of {', '.join(QUANTISATIONS)}")
-    if kind == "none":
-        return
-    if kind == "int8" and dtype == torch.float16:
-        raise DeviceError(
-            "int8 weights are multiplied before they are scaled, which goes beyond fp16's largest number; "
-            "take --dtype bf16, or --quantise fp8"
-        )
-    if kind == "fp8" and device is not None and device.type == "mps":
-        raise DeviceError("Apple's GPU has no 8-bit floats; take --quantise int8 or int4 there")
-    _torchao()
+    check_format(kind, None if dtype is None else dtype_name(dtype), None if device is None else device.type)
+    if kind != "none":
+        _torchao()
 
 
 def check_model(model: nn.Module, kind: str) -> None:

@@ -14,34 +14,7 @@ from typing import Any
 
 from newbie_image.bundle import find_bundle, read_json
 from newbie_image.errors import ConfigError
-
-QUANTISATIONS = ("none", "fp8", "int8", "int4")
-GROUP = 32
-"""Weights of a row that share a scale and a lowest value in int4."""
-
-
-def matrix_bytes(kind: str, weights: int, rows: int, item: int) -> int:
-    """Bytes of matrices.
-
-    Args:
-        kind: one of QUANTISATIONS.
-        weights, rows: in all of them together.
-        item: bytes of a weight that is not quantised.
-    """
-    if kind == "none":
-        return weights * item
-    if kind == "int4":
-        return weights // 2 + weights // GROUP * 4
-    # A float32 scale a row; int8 also keeps a zero point of one byte.
-    return weights + rows * (5 if kind == "int8" else 4)
-
-
-def scratch_bytes(kind: str, weights: int, item: int) -> int:
-    """Bytes of what a matrix is multiplied from: all formats are brought back to the activations' first."""
-    if kind == "none":
-        return 0
-    # fp8 goes through two float32 copies, int4 through its numbers a byte each.
-    return weights * {"int8": item, "int4": 1 + item, "fp8": 8 + item}[kind]
+from newbie_image.memory.formats import matrix_bytes, scratch_bytes
 
 
 @dataclass(frozen=True)
@@ -59,6 +32,7 @@ class TransformerSizes:
         patch, channels, token_width: of the latents and of the text tokens.
         rotary: bytes of the rotary tables.
         block_rows: rows of all of a block's matrices, AdaLN left out.
+        axes_lens: rows of the rotary tables: caption tokens + 1, image tokens downwards and across.
         quantised: format of the blocks' matrices, one of QUANTISATIONS.
     """
 
@@ -77,6 +51,7 @@ class TransformerSizes:
     token_width: int
     rotary: int
     block_rows: int
+    axes_lens: tuple[int, ...]
     quantised: str = "none"
 
     @property
@@ -301,6 +276,7 @@ def _transformer(config: Mapping[str, Any]) -> TransformerSizes:
         token_width=cap,
         rotary=sum(a * n for a, n in zip(known["axes_dims"], known["axes_lens"], strict=True)) * 4,
         block_rows=dim + 2 * keys + dim + 2 * inner + dim,
+        axes_lens=tuple(known["axes_lens"]),
     )
 
 

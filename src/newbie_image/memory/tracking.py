@@ -9,7 +9,7 @@ tensor holds it: kernels' workspaces, the allocator's rounding, and the CUDA con
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves
 from newbie_image.memory import sizes
 from newbie_image.memory.offload import Residence, cut_into_chunks, set_tile, stage_components
 from newbie_image.memory.plan import Plan, Stage, Workload
+from newbie_image.memory.trims import TRIMS
+from newbie_image.models.prepared_text import PreparedText
 
 META = torch.device("meta")
 
@@ -64,18 +66,21 @@ class ByteCounter:
 
     Args:
         device: only tensors of this kind of device count.
+        fused: take attention and norms as one kernel each, which gives results that hold no numbers; False
+            where real ones are computed.
 
     Attributes:
         live: bytes now.
         peak: most bytes since the beginning or the last :meth:`reset`.
     """
 
-    def __init__(self, device: torch.device = META) -> None:
+    def __init__(self, device: torch.device = META, *, fused: bool = True) -> None:
         self.device = device
         self.live = 0
         self.peak = 0
         self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-        self._modes = (_FusedKernels(), _EveryOperation(self._count))
+        every = _EveryOperation(self._count)
+        self._modes = (_FusedKernels(), every) if fused else (every,)
 
     def __enter__(self) -> ByteCounter:
         for mode in self._modes:
@@ -127,6 +132,13 @@ def without_data(model: nn.Module, dtype: torch.dtype, device: torch.device = ME
 
 def published_parts(dtype: torch.dtype, device: torch.device = META) -> dict[str, nn.Module]:
     """The published model's four components in their real classes, without data."""
+    return {name: without_data(part, dtype, device) for name, part in published_modules().items()}
+
+
+def published_modules() -> dict[str, nn.Module]:
+    """The published model's four components in their real classes: parameters on the meta device in float32,
+    buffers as they are made.
+    """
     from accelerate import init_empty_weights
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
@@ -144,13 +156,12 @@ def published_parts(dtype: torch.dtype, device: torch.device = META) -> dict[str
         "up_block_types": ("UpDecoderBlock2D",) * count,
     }
     with init_empty_weights():
-        parts: dict[str, nn.Module] = {
+        return {
             "transformer": NextDiT(**sizes.PUBLISHED_TRANSFORMER),
             "text_encoder": GemmaTextModel(gemma),
             "clip_model": JinaTextModel(**sizes.PUBLISHED_JINA),
             "vae": AutoencoderKL(**vae),
         }
-    return {name: without_data(part, dtype, device) for name, part in parts.items()}
 
 
 @torch.no_grad()
@@ -160,6 +171,7 @@ def track_plan(
     plan: Plan,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device = META,
+    trims: Collection[str] = TRIMS,
 ) -> Plan:
     """Carries a plan out on tensors without data; gives it with the peaks that were counted.
 
@@ -169,10 +181,13 @@ def track_plan(
         plan: its stages are not looked at.
         dtype: of weights and activations.
         device: the meta device; under FakeTensorMode the CPU.
+        trims: those that are at work.
     """
     staged = plan.offload == "blocks"
     cut_into_chunks(parts["transformer"], plan.chunk)
-    shelf = stage_components(parts, device, resident=plan.resident or 0) if staged else None
+    parts["text_encoder"].run_last_layer = "last-layer" not in trims
+    on_host, resident = "tables" in trims, plan.resident or 0
+    shelf = stage_components(parts, device, resident=resident, tables_on_host=on_host) if staged else None
     homes = shelf.residences if shelf else {name: Residence(part, device) for name, part in parts.items()}
     everything = ("text_encoder", "clip_model", "transformer", "vae")
     later = everything if plan.offload == "none" else ("transformer", "vae")
@@ -206,16 +221,23 @@ def track_plan(
     one_at_a_time = plan.offload in ("model", "blocks")
     for encoder in ("text_encoder", "clip_model"):
         run("text", (encoder,) if one_at_a_time else everything, read(encoder))
-    run("steps", ("transformer",) if one_at_a_time else later, lambda: _walk(parts, work, plan, empty))
+    run("steps", ("transformer",) if one_at_a_time else later, lambda: _walk(parts, work, plan, empty, trims))
     run("decode", ("vae",) if one_at_a_time else later, lambda: _decode(parts, work, plan, empty))
     if shelf is not None:
         shelf.detach()
     cut_into_chunks(parts["transformer"], None)
+    parts["text_encoder"].run_last_layer = False
     text = max(stages[:2], key=lambda stage: stage.bytes)
     return replace(plan, stages=(text, *stages[2:]))
 
 
-def _walk(parts: Mapping[str, Any], work: Workload, plan: Plan, empty: Callable[..., Tensor]) -> Any:
+def _walk(
+    parts: Mapping[str, Any],
+    work: Workload,
+    plan: Plan,
+    empty: Callable[..., Tensor],
+    trims: Collection[str],
+) -> Any:
     transformer = parts["transformer"]
     texts = 2 if work.guided else 1
     tokens, pooled = (
@@ -225,18 +247,24 @@ def _walk(parts: Mapping[str, Any], work: Workload, plan: Plan, empty: Callable[
     mask = empty(texts, work.tokens, kind=torch.bool)
     noise = empty(work.batch, transformer.in_channels, work.height // 8, work.width // 8, kind=torch.float32)
     expanded = [each.repeat_interleave(work.batch, dim=0) for each in (tokens, mask, pooled)]
-    prepared = transformer._prepare(*expanded, (work.height // 8, work.width // 8), static=True)
-    halves = [prepared]
-    if plan.two_passes and work.guided:
-        halves = [prepared.rows(0, work.batch), prepared.rows(work.batch, 2 * work.batch)]
-    times = [place / work.evaluations for place in range(work.evaluations)]
+    size = (work.height // 8, work.width // 8)
+
+    def prepare() -> list[PreparedText]:
+        whole = transformer._prepare(*expanded, size, static=True)
+        if plan.two_passes and work.guided:
+            return [whole.rows(0, work.batch), whole.rows(work.batch, 2 * work.batch)]
+        return [whole]
+
+    halves = prepare()
+    times = [place / work.evaluations for place in range(work.evaluations if "adaln" in trims else 0)]
     schedules = [transformer.prepare_schedule(times, half) for half in halves]
     velocities = []
-    for half, schedule in zip(halves, schedules, strict=True):
+    for place, schedule in enumerate(schedules):
+        half = halves[place] if "refiner" in trims else prepare()[place]
         latents = torch.cat([noise] * (half.batch // work.batch))
         timestep = empty(half.batch, kind=torch.float32)
         velocities.append(transformer.velocity(latents, timestep, half, schedule[0] if schedule else None))
-    return tokens, noise, prepared, schedules, velocities
+    return tokens, noise, halves, schedules, velocities
 
 
 def _decode(parts: Mapping[str, Any], work: Workload, plan: Plan, empty: Callable[..., Tensor]) -> Any:

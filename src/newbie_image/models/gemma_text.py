@@ -23,7 +23,13 @@ class GemmaTextModel(Gemma3TextModel):
     """Token ids to the states of the last but one layer.
 
     The state dict is that of ``Gemma3TextModel``: files written by either are read by the other.
+
+    Attributes:
+        run_last_layer: also run the last layer and the final norm, as a model does that gives all its states;
+            nothing reads what they give.
     """
+
+    run_last_layer: bool = False
 
     def __init__(self, config: Gemma3TextConfig) -> None:
         super().__init__(config)
@@ -49,19 +55,26 @@ class GemmaTextModel(Gemma3TextModel):
         positions = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
         if groups is not None:
             positions = group_positions(groups)
-        kinds: list[str] = list(self.config.layer_types or [])[: self.config.num_hidden_layers - 1]
+        kinds: list[str] = list(self.config.layer_types or [])[: self.config.num_hidden_layers]
+        if not self.run_last_layer:
+            kinds = kinds[:-1]
         rotary = {kind: self.rotary_emb(states, positions, kind) for kind in dict.fromkeys(kinds)}
         masks = {
             kind: self._mask(attention_mask, kind, states.dtype, positions, groups)
             for kind in dict.fromkeys(kinds)
         }
+        read = states
         for layer, kind in zip(self.layers, kinds, strict=False):
+            read = states
             states = layer(
                 states,
                 attention_mask=masks[kind],
                 position_embeddings=rotary[kind],
                 position_ids=positions,
             )
+        if self.run_last_layer:
+            self.norm(states)
+            return read
         return states
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GemmaTextModel:

@@ -30,15 +30,14 @@ from newbie_image.models.prepared_text import (
     IMAGE,
     PreparedText,
     StepModulation,
-    check_caption_length,
     check_latents,
     check_prepared,
     check_text,
     group_bias,
     right_padded_lengths,
-    token_grid,
 )
 from newbie_image.models.rope import Rotary, RotaryTables, sequence_positions
+from newbie_image.models.rotary_limits import check_caption_length, token_grid
 
 
 class NextDiT(ModelMixin, ConfigMixin):
