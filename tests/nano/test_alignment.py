@@ -9,8 +9,8 @@ import torch
 
 from newbie_image.nano.alignment import LABELS, AlignmentHead, token_labels
 from newbie_image.nano.captions import training_caption, xml_caption
+from newbie_image.nano.parts import Parts, TransformerRecipe
 from newbie_image.nano.readers import HIDDEN
-from newbie_image.nano.train import Parts, TransformerRecipe
 from newbie_image.nano.world import attributes as a
 from newbie_image.nano.world.scene import sample_scene
 

@@ -9,15 +9,11 @@ import pytest
 import torch
 
 from newbie_image.nano.autoencoder import AutoencoderRecipe, build_autoencoder, psnr, reconstruction_loss
+from newbie_image.nano.caption_tokens import Captioner, with_system_prompt
 from newbie_image.nano.dataset import Store
-from newbie_image.nano.train import (
-    Captioner,
-    Parts,
-    TransformerRecipe,
-    flow_loss,
-    train_transformer,
-    with_system_prompt,
-)
+from newbie_image.nano.learner import flow_loss
+from newbie_image.nano.parts import Parts, TransformerRecipe
+from newbie_image.nano.train import train_transformer
 
 TINY = TransformerRecipe(
     dim=32,

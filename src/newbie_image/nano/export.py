@@ -13,8 +13,8 @@ from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchE
 
 from newbie_image.bundle import BundleSettings, Defaults, TextSettings, VaeSettings
 from newbie_image.nano.latents import LatentStatistics
+from newbie_image.nano.parts import Parts
 from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
-from newbie_image.nano.train import Parts
 from newbie_image.pipeline import NewbiePipeline
 
 SHARD_SIZE = "14MB"

@@ -32,6 +32,7 @@ from newbie_image.nano.latents import (
     read_statistics,
     write_statistics,
 )
+from newbie_image.nano.parts import Parts, TransformerRecipe
 from newbie_image.nano.readers import (
     Sample,
     character_reader,
@@ -42,7 +43,7 @@ from newbie_image.nano.readers import (
     scene_targets,
     train_reader,
 )
-from newbie_image.nano.train import Parts, TransformerRecipe, train_transformer
+from newbie_image.nano.train import train_transformer
 from newbie_image.nano.world.render import render
 from newbie_image.nano.world.scene import Scene, sample_scene
 from newbie_image.pipeline import NewbiePipeline
