@@ -112,13 +112,18 @@ def round_trip(pipeline: NewbiePipeline, pictures: np.ndarray) -> np.ndarray:
     """Pictures (count, height, width, 3) uint8 through the autoencoder and back."""
     result = []
     vae = pipeline.vae
-    dtype = next(vae.parameters()).dtype
+    weight = next(vae.parameters())
     with torch.no_grad():
         for picture in pictures:
-            x = torch.from_numpy(picture).permute(2, 0, 1)[None].to(dtype) / 127.5 - 1
+            x = torch.from_numpy(picture).permute(2, 0, 1)[None].to(weight.device, weight.dtype) / 127.5 - 1
             y = vae.decode(vae.encode(x, return_dict=False)[0], return_dict=False)[0]
             result.append(
-                ((y.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
+                ((y.float().clamp(-1, 1) + 1) * 127.5)
+                .round()
+                .to(torch.uint8)[0]
+                .permute(1, 2, 0)
+                .cpu()
+                .numpy()
             )
     return np.stack(result)
 
@@ -212,6 +217,7 @@ def evaluate(
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
     references: bool = True,
+    real: np.ndarray | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """The whole score of a bundle.
@@ -223,6 +229,7 @@ def evaluate(
         form: `xml`, `tags` or `sentence`.
         keep: where to write the pictures as one array.
         references: also score the real renders and the autoencoder's round trip.
+        real: the renders of `held_out_scenes(count)` at the bundle's size, where they were made before.
         settings: steps, guidance, shift, sampler for `generate`.
     """
     scenes = held_out_scenes(count)
@@ -237,7 +244,8 @@ def evaluate(
         "generated": summarise(*read_pictures(made, scenes, character, whole)),
     }
     if references:
-        real = np.stack([render(scene, pipeline.settings.defaults.width) for scene in scenes])
+        if real is None:
+            real = np.stack([render(scene, pipeline.settings.defaults.width) for scene in scenes])
         back = round_trip(pipeline, real)
         error = ((real.astype(np.float64) - back) / 255) ** 2
         score["renders"] = summarise(*read_pictures(real, scenes, character, whole))
