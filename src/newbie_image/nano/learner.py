@@ -68,7 +68,7 @@ class Learner:
         if device.type == "cpu":
             # The fused kernel's backward is slower at this size.
             self.parts.transformer.attention_backend = "math"
-        self._compiled = compilation != "none"
+        self._graph = compilation == "whole"  # which has the watching inside
         self._quick: nn.Module = self.parts
         if compilation == "whole":
             self._quick = torch.compile(self.parts, dynamic=False)  # pyright: ignore[reportAttributeAccessIssue]
@@ -88,7 +88,7 @@ class Learner:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        if strength == 0 and not self._compiled:
+        if strength == 0 and not self._graph:
             self._watching.remove()
         clean = batch.clean
         noise = torch.randn_like(clean)

@@ -99,7 +99,7 @@ def unpack(parts: Path, folder: Path) -> None:
             raw[:] = streams[0]
         if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
             raise CheckpointError(
-                f"{entry['path']} in {parts} is not what was packed; its parts are of two runs, copy them again"
+                f"{entry['path']} in {parts} has another checksum (parts of two saves?); copy all parts again"
             )
         target = partial / entry["path"]
         if not target.resolve().is_relative_to(partial.resolve()):

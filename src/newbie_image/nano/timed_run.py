@@ -121,6 +121,28 @@ def bundle_bytes(recipe: Recipe) -> int:
     return 2 * sum(weight.numel() for model in models for weight in model.parameters())
 
 
+ON_CARD: Final = Pace(10.0, 2.0, float("inf"))
+
+
+def open_start(start_from: str, work: Path) -> Path:
+    """The bundle that a run begins with: a bundle's name or folder, or the folder of a parcel, which is
+    unpacked in the work folder once."""
+    folder = Path(start_from)
+    if not (folder / f"{parcel.STEM}-00").exists():
+        return find_bundle(start_from)
+    brought = work / "brought"
+    if not brought.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        parcel.unpack(folder, brought)
+    return brought
+
+
+def fits(recipe: Recipe, bundle: Path) -> bool:
+    """Whether a bundle's transformer has the recipe's sizes."""
+    held = json.loads((bundle / "transformer" / "config.json").read_text())
+    return all(held[name] == getattr(recipe.transformer, name) for name in ("dim", "n_layers", "n_heads"))
+
+
 @dataclass(frozen=True)
 class TimedRun:
     """A work folder, an out folder and what is done in them.
@@ -145,7 +167,7 @@ class TimedRun:
     report: Callable[[str], None] = lambda line: None
     evaluated: int = 300
     compilation: Compilation = "blocks"
-    pace: Pace = Pace(10.0, 2.0, float("inf"))
+    pace: Pace = ON_CARD
 
     @property
     def counts(self) -> dict[int, float]:
@@ -161,40 +183,28 @@ class TimedRun:
         """The renders that the model learns from."""
         return Store.create(self.work / "renders", self.recipe.pictures, self.recipe.size, 0, self.counts)
 
-    def begin(self, start_from: str | None, fresh_autoencoder: bool) -> None:
+    def begin(self, bundle: Path, fresh_autoencoder: bool) -> None:
         """Puts a bundle's weights where the stages look for what they begin with; what is there stays.
 
+        Of a bundle whose transformer has other sizes only the autoencoder is taken. The bundle of an earlier
+        run on a card (:func:`open_start` of its parcel) brings its counts of steps and minutes too.
+
         Args:
-            start_from: a bundle's name or folder, or a folder with a parcel of an earlier run, whose counts
-                of steps and minutes then go on.
-            fresh_autoencoder: leave the bundle's autoencoder out.
+            bundle: its folder.
+            fresh_autoencoder: leave its autoencoder out.
         """
-        if start_from is None:
-            return
-        folder = Path(start_from)
-        if (folder / f"{parcel.STEM}-00").exists():
-            brought = self.work / "brought"
-            if not brought.exists():
-                parcel.unpack(folder, brought)
-            start_from = str(brought)
-        bundle = find_bundle(start_from)
         vae = self.work / "autoencoder" / "vae"
         if not fresh_autoencoder and not vae.exists():
             shutil.copytree(bundle / "vae", vae)
-        if not self._fits(bundle):
-            self.report(f"{start_from}: its transformer has other sizes, only its autoencoder is taken")
+        if not fits(self.recipe, bundle):
+            self.report(f"{bundle.name}: its transformer has other sizes, only its autoencoder is taken")
             return
-        self.workshop.start_from(start_from)
+        self.workshop.start_from(str(bundle))
         if fresh_autoencoder and not (self.work / "autoencoder" / "state.pt").exists():
             shutil.rmtree(vae, ignore_errors=True)
         note = bundle / "training.json"
         if note.exists():
             self._continue(bundle, json.loads(note.read_text()))
-
-    def _fits(self, bundle: Path) -> bool:
-        wanted = self.recipe.transformer
-        held = json.loads((bundle / "transformer" / "config.json").read_text())
-        return all(held[name] == getattr(wanted, name) for name in ("dim", "n_layers", "n_heads"))
 
     def _continue(self, bundle: Path, note: dict[str, Any]) -> None:
         """States as a run on this machine would have left them, from a parcel: optimizers begin anew."""
@@ -202,13 +212,9 @@ class TimedRun:
         if note["size"] != self.recipe.size or state.exists():
             return
         weights = load_file(self.work / "transformer" / "start.safetensors")
-        torch.save(
-            {
-                "parts": weights, "average": weights, "alignment": load_file(bundle / "alignment.safetensors"),
-                "step": note["step"], "spent": note["spent"], "seen": note["seen"],
-            },
-            state,
-        )  # fmt: skip
+        counts = {name: note[name] for name in ("step", "spent", "seen")}
+        alignment = load_file(bundle / "alignment.safetensors")
+        torch.save({"parts": weights, "average": weights, "alignment": alignment, **counts}, state)
         # The latents that these weights know are those of this autoencoder: it is done.
         statistics = read_settings(bundle).vae
         assert statistics.latents_mean is not None
@@ -244,11 +250,13 @@ class TimedRun:
                 return held[name]
         return np.stack([render(scene, self.recipe.size) for scene in scenes])
 
-    def autoencoder(self, minutes: float) -> None:
-        """Trains until `minutes` are spent in all; nothing where an earlier call did."""
+    def autoencoder(self, minutes: float, left: float) -> None:
+        """Trains until `minutes` are spent in all, and two fifths of the `left` minutes of this call at most;
+        nothing where an earlier call has done it."""
         folder = self.work / "autoencoder"
         if (folder / "done").exists():
             return
+        minutes = min(minutes, self._spent("autoencoder") + 0.4 * left)
         start = folder / "vae"
         recipe = self.recipe.autoencoder
         train_autoencoder(
@@ -281,21 +289,29 @@ class TimedRun:
         batches = ResidentBatches(tables, latents, self.store(), self.recipe.transformer)
         self.report(f"latents: {len(tables.indices)} in {time.monotonic() - began:.1f} s")
         start = self.work / "transformer" / "start.safetensors"
-        train_from_tables(
-            batches,
-            self.work / "transformer",
-            self.recipe.transformer,
-            minutes=self._spent() + max(0.0, minutes_left()),
-            device=self.device,
-            report=lambda entry: self.report(f"transformer: {entry}"),
-            sample=lambda parts, seen: self.export(),
-            start_from=load_file(start) if start.exists() else None,
-            compilation=self.compilation,
-            pace=self.pace,
-        )
+        for compilation in dict.fromkeys((self.compilation, "none")):
+            try:
+                train_from_tables(
+                    batches,
+                    self.work / "transformer",
+                    self.recipe.transformer,
+                    minutes=self._spent("transformer") + max(0.0, minutes_left()),
+                    device=self.device,
+                    report=lambda entry: self.report(f"transformer: {entry}"),
+                    sample=lambda parts, seen: self.export(),
+                    start_from=load_file(start) if start.exists() else None,
+                    compilation=compilation,
+                    pace=self.pace,
+                )
+                break
+            except Exception as error:
+                # The time on a card is short: better slower than not at all.
+                if compilation == "none":
+                    raise
+                self.report(f"transformer: compiled it failed, goes on without: {str(error)[:600]}")
 
-    def _spent(self) -> float:
-        file = self.work / "transformer" / "state.pt"
+    def _spent(self, stage: str) -> float:
+        file = self.work / stage / "state.pt"
         if not file.exists():
             return 0.0
         return float(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["spent"])
@@ -314,8 +330,8 @@ class TimedRun:
         pipeline.settings = pipeline.settings.model_copy(update={"text": text})
         bundle = self.work / "bundle"
         write_bundle(pipeline, bundle)
-        used = json.loads((self.work / "used.json").read_text())
-        history = {**self.workshop.history(), **used, "hardware": hardware(self.device)}
+        history = self.workshop.history() | json.loads((self.work / "used.json").read_text())
+        history |= {"hardware": hardware(self.device), "reader_pictures": _reader_pictures()}
         (bundle / "recipe.json").write_text(json.dumps(history, indent=2) + "\n")
         save_file(
             {name: value.contiguous() for name, value in state["alignment"].items()},
@@ -349,6 +365,12 @@ class TimedRun:
             for count, name in ((1, "one"), (2, "two"))
         }
         self.report(f"evaluate: {means}, {score['psnr']:.2f} dB")
+
+
+def _reader_pictures() -> int:
+    """What the readers that came with the repository were trained on."""
+    told = find_bundle("nano") / "recipe.json"
+    return int(json.loads(told.read_text())["reader_pictures"]) if told.exists() else 0
 
 
 def cores() -> int:
