@@ -1,9 +1,9 @@
-"""What each binding costs: seconds a step and the size of its masks, as ratios to `off`, measured side by side.
+"""What each binding costs: seconds a step and the size of its masks, as ratios to `off`, side by side.
 
     python benchmarks/binding_cost.py [--bundle nano] [--rounds 30]
 
 The embedded model on this machine's processor, bfloat16 where it is native, two characters, guidance in two
-passes as on any processor; each round times one step of every mode in turn, and the least of the rounds counts.
+passes as on any processor; each round times one step of every mode in turn, and the least of them counts.
 """
 
 from __future__ import annotations
