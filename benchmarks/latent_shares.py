@@ -2,8 +2,9 @@
 
     PYTHONPATH=src python benchmarks/latent_shares.py
 
-64 held-out scenes with one person are rendered and encoded, each attribute in turn is changed to another value, and
-the mean square of the difference of the normalised latents is told, whole and after 4 × 4 average pooling.
+64 held-out scenes with one person are rendered and encoded, each attribute in turn is changed to another
+value, and the mean square of the difference of the normalised latents is told, whole and after 4 × 4 average
+pooling.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def main() -> None:
     scenes = [scene for scene, _ in zip(fitting, range(COUNT), strict=False)]
     before = latents(scenes)
     print(
-        f"{len(scenes)} scenes, variance {before.var():.2f}\n\n| changed | mean square | pooled |\n|---|---|---|"
+        f"{len(scenes)} scenes, variance {before.var():.2f}\n\n"
+        "| changed | mean square | pooled |\n|---|---|---|"
     )
     for name in ("background", *CHANGED):
         moved = latents([other(scene, name, rng) for scene in scenes]) - before

@@ -33,7 +33,7 @@ def conditioned_velocity(
     in_one_batch: bool | None = None,
     binding: Binding | None = None,
     grid: Sequence[float] = (0.0, 1.0),
-    form: Form = "mask",
+    form: Form | None = None,
     sights: Sequence[Sight] = (),
     trims: Collection[str] = TRIMS,
 ) -> VelocityFn:
@@ -53,7 +53,8 @@ def conditioned_velocity(
             cheaper there than a larger batch), one batch elsewhere.
         binding: what keeps the prompt's characters apart; it acts on the prompt, never on the negative.
         grid: times of the run's steps, of which the binding acts in a part.
-        form: how the binding's rules reach attention.
+        form: how the binding's rules reach attention; None appends them on CUDA, where flash kernels take no
+            mask, and writes them out elsewhere.
         sights: collect what the pictures read of the prompt.
         trims: of `newbie_image.memory.trims`; without ``adaln`` or ``refiner`` that part of the work is done
             again in every step.
@@ -61,6 +62,9 @@ def conditioned_velocity(
     Returns:
         (latents (batch, channels, height/8, width/8), t) → velocity, float32.
     """
+
+    if form is None:
+        form = "appended" if features.tokens.is_cuda else "mask"
 
     def prepare() -> PreparedText:
         return transformer.prepare_text(

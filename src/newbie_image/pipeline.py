@@ -32,6 +32,7 @@ from newbie_image.memory.trims import TRIMS, trims_text
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
 from newbie_image.models.rotary_limits import token_grid
+from newbie_image.prompt import parse
 from newbie_image.request import (
     MAX_SEED,
     Event,
@@ -43,7 +44,8 @@ from newbie_image.request import (
 )
 from newbie_image.sampling import check_finite, make_solver, time_grid
 
-Reply = Tensor | None
+Reply = Tensor | str | None
+"""Other latents to go on from, or another prompt to go on under."""
 
 
 @dataclass
@@ -195,7 +197,8 @@ class NewbiePipeline(ConditionedPipeline):
         """Make the pictures of a request, telling what happens.
 
         Close the generator between two events to cancel. A reader that wants the sampling to go on from other
-        latents sends them back in answer to a :class:`StepDone`.
+        latents sends them back in answer to a :class:`StepDone`; one that wants it to go on under another
+        prompt (another weight, another tag) sends that prompt, which the picture's settings then hold.
 
         Args:
             request: what is asked for; what it leaves open comes from the bundle.
@@ -255,8 +258,7 @@ class NewbiePipeline(ConditionedPipeline):
 
         began = time.perf_counter()
         conditioning = self.condition(request)
-        if conditioning.binding is None:
-            request = replace(request, binding="off")
+        bound = conditioning.binding is not None
         seconds["text"] = time.perf_counter() - began
         yield TextEncoded(conditioning.warnings, seconds["text"])
 
@@ -279,10 +281,14 @@ class NewbiePipeline(ConditionedPipeline):
                 sights,
             )
             walk = solver.run(velocity, batch.to(device), grid)
-            reply: Reply = None
+            reply: Tensor | None = None
             final = batch
             for index in range(steps):
                 began = time.perf_counter()
+                for changed in (prompt for at, prompt in request.changes if at == index):
+                    now = self.condition(replace(request, prompt=changed))
+                    bound = bound or now.binding is not None
+                    velocity.take(now)
                 velocity.before_step(index)
                 step = next(walk) if reply is None else walk.send(reply)
                 # The check waits for the device, which also makes the seconds true.
@@ -295,7 +301,12 @@ class NewbiePipeline(ConditionedPipeline):
                 event = StepDone(
                     number * steps + index + 1, len(batches) * steps, step.t, final, step.prediction, took
                 )
-                reply = yield event
+                answer = yield event
+                if isinstance(answer, str):
+                    parse(answer, strict=not request.tolerant)  # a broken one is refused at once
+                    earlier = tuple(change for change in request.changes if change[0] <= index)
+                    request = replace(request, changes=(*earlier, (index + 1, answer)))
+                reply = answer if isinstance(answer, Tensor) else None
                 if reply is not None:
                     final = reply.to(device=device, dtype=torch.float32)
             done.append(final)
@@ -309,7 +320,8 @@ class NewbiePipeline(ConditionedPipeline):
             stage = self._stage(request)
             pixels = run_stage(stage, latents, self.vae, self.vae_settings, tiled=request.tiled)
         kept = latents.float().cpu()
-        images = () if pixels is None else self._pictures(request, pixels, kept)
+        used = request if bound else replace(request, binding="off")
+        images = () if pixels is None else self._pictures(used, pixels, kept)
         seconds["decoding"] = time.perf_counter() - began
         yield PictureDone(images, seconds, peak_memory(device), kept, pixels)
 

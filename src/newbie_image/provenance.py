@@ -52,7 +52,7 @@ _AS_ASKED: Final = (
     "long_prompt",
 )
 # Left out of the record where they are what they always were: older versions read the record too.
-_USUAL: Final = {"text_form": "typed", "long_prompt": "cut", "binding": "off"}
+_USUAL: Final = {"text_form": "typed", "long_prompt": "cut", "binding": "off", "changes": ()}
 _ENVIRONMENT: Final = (
     "dtype",
     "attention",
@@ -272,7 +272,11 @@ def _read_request(entries: object) -> GenerationRequest:
     for name in ("prompt", "negative_prompt"):
         if not isinstance(entries.get(name, ""), str):
             raise TypeError(f"{name} is no text")
-    return GenerationRequest(**{"binding": "off", **entries})  # older versions knew nothing else
+    changes = entries.get("changes", [])
+    if not isinstance(changes, list) or not all(isinstance(change, list) for change in changes):
+        raise TypeError("changes are no list of [step, prompt]")
+    told = {"binding": "off", **entries, "changes": tuple(tuple(change) for change in changes)}
+    return GenerationRequest(**told)  # older versions knew no binding
 
 
 def _read_index(value: object) -> int:

@@ -52,6 +52,8 @@ class GenerationRequest:
         text_form: how prompt and negative prompt reach the encoders: `typed`, or `flat`, the sequence
             `[char1]blue_hair, …` of :func:`newbie_image.prompt.flatten`.
         binding: how characters are kept apart: `auto`, or a mode and its parts (docs/binding.md).
+        changes: (step, prompt) pairs in order of steps: from that step on, counted from 0, the picture goes
+            on under that prompt.
         long_prompt: what becomes of a prompt with more tokens than an encoder takes: `cut` its end off and
             say what was cut, read it by `groups` (each character and the rest apart), or `refuse` it.
     """
@@ -76,6 +78,7 @@ class GenerationRequest:
     decode: str | None = None
     text_form: str = "typed"
     binding: str = "auto"
+    changes: tuple[tuple[int, str], ...] = ()
     long_prompt: str = "cut"
 
     def __post_init__(self) -> None:
@@ -98,12 +101,28 @@ class GenerationRequest:
         if self.text_form not in TEXT_FORMS:
             raise RequestError(f"unknown text form {self.text_form!r}; choose one of {', '.join(TEXT_FORMS)}")
         read_binding(self.binding)
+        _check_changes(self.changes)
         if self.long_prompt not in LONG_PROMPTS:
             raise RequestError(
                 f"unknown way with long prompts {self.long_prompt!r}; choose one of {', '.join(LONG_PROMPTS)}"
             )
         if self.decode is not None and (not isinstance(self.decode, str) or not self.decode.strip()):
             raise RequestError(f"decode {self.decode!r} is not allowed; give the name of a decode stage")
+
+
+def _check_changes(changes: object) -> None:
+    fine = isinstance(changes, tuple) and all(
+        isinstance(change, tuple)
+        and len(change) == 2
+        and isinstance(change[0], int)
+        and change[0] > 0
+        and isinstance(change[1], str)
+        for change in changes
+    )
+    if not fine:
+        raise RequestError(
+            f"changes {changes!r} are not allowed; give (step, prompt) pairs, steps from 1: ((5, '1girl'),)"
+        )
 
 
 def _check_seed(seed: object) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from newbie_image.binding.sight import Sight
+from newbie_image.errors import RequestError
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.provenance import from_json, record_picture, to_json
-from newbie_image.request import GenerationRequest, PictureDone, TextEncoded
+from newbie_image.request import GenerationRequest, PictureDone, StepDone, TextEncoded
 from tests import tiny
 
 SECOND = "<appearance>black_hair, glasses</appearance>"
@@ -133,3 +134,31 @@ def test_sight_collects_shares_of_attention(pipeline: NewbiePipeline) -> None:
     assert share.max() < 1
     with pytest.raises(ValueError, match="nothing was looked at"):
         _ = Sight().maps
+
+
+def test_a_weight_changes_in_the_middle_and_is_replayed(pipeline: NewbiePipeline) -> None:
+    request = GenerationRequest(PLACED, seed=5)
+    events = pipeline.stream(request)
+    event, reply, after_first = next(events), None, None
+    while not isinstance(event, PictureDone):
+        reply = WEIGHED if isinstance(event, StepDone) and event.index == 1 else None
+        if isinstance(event, StepDone) and event.index == 1:
+            after_first = event.latents.clone()
+        event = events.send(reply)
+    assert event.latents is not None
+    plain = [each for each in pipeline.stream(request) if isinstance(each, StepDone)]
+    assert after_first is not None
+    assert torch.equal(after_first, plain[0].latents)
+    assert not torch.equal(event.latents, plain[-1].latents.cpu())
+    record = from_json(to_json(record_picture(event.images[0], request)))
+    assert record.request.changes == ((1, WEIGHED),)
+    *_, again = pipeline.stream(record.request)
+    assert isinstance(again, PictureDone)
+    assert again.latents is not None
+    assert torch.equal(again.latents, event.latents)
+
+
+def test_changes_are_checked() -> None:
+    for wrong in ([(1, "1girl")], ((0, "1girl"),), ((1,),), ((1, 2),)):
+        with pytest.raises(RequestError, match="steps from 1"):
+            GenerationRequest("1girl", changes=wrong)  # pyright: ignore[reportArgumentType]

@@ -223,3 +223,31 @@ def test_settings_are_changed_shown_and_set_back() -> None:
         with pytest.raises(RequestError):
             session.change(name, value)
     assert session.request == before
+
+
+def test_a_weight_is_changed_from_the_start_or_from_a_step_on(
+    loop: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "<character_1><appearance>pink_hair, blue_eyes</appearance></character_1>"
+    prepared = loop(
+        ":weight pink_hair 2",
+        ":steps 2",
+        prompt,
+        ":weight pink_hair 2 1",
+        ":weight character_1.appearance[1] 0.5",
+        ":weight green_hair 2",
+        ":weight pink_hair loud",
+        ":weight pink_hair 5",
+    )
+    prepared.run()
+    errors = capsys.readouterr().err.splitlines()
+    assert "there is no picture yet" in errors[0]
+    assert "'green_hair' is not in the prompt" in errors[-3]
+    assert "give :weight TAG X" in errors[-2]
+    assert "outside 0 to 3" in errors[-1]
+    plain, midway, whole = (read_picture(path)[1] for path in prepared.pictures)
+    assert plain.seed == midway.seed == whole.seed
+    assert midway.request.prompt == prompt
+    assert [(step, "weight:2" in text) for step, text in midway.request.changes] == [(1, True)]
+    assert "weight:0.5" in whole.request.prompt
+    assert len({plain.pixels, midway.pixels, whole.pixels}) == 3

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final
@@ -30,6 +32,7 @@ create_app = typer.Typer(add_completion=False)
 ACTIONS: Final = {
     "lora": "[FILE[:SCALE]|NAME:SCALE|remove NAME|none] list adapters, put on, scale, take off one or all",
     "again": "draw the last prompt again, with the settings as they are now",
+    "weight": "TAG|PATH X [STEP] weigh a tag of the last prompt and draw with its seed, from STEP on",
     "save": "[FILE.png|FOLDER/] write the last pictures once more, where you want them",
     "settings": "show what is set",
     "help": "show this",
@@ -226,6 +229,8 @@ class Loop:
                 if self._prompt is None:
                     raise RequestError("there is no prompt yet; give one first")
                 return self._draw(self._prompt)
+            case "weight":
+                return self._weigh(rest)
             case "save":
                 return self._save(rest or None)
             case "lora":
@@ -264,7 +269,18 @@ class Loop:
         if not self.session.loras:
             print("lora none")
 
-    def _draw(self, prompt: str) -> None:
+    def _weigh(self, text: str) -> None:
+        """Draw the last prompt and seed again with another weight, from the start or from a step on."""
+        if self._prompt is None or not self._drawn:
+            raise RequestError("there is no picture yet; give a prompt first")
+        changed, step = reweighed(self._prompt, text, tolerant=self.session.request.tolerant)
+        seed = self._drawn[0].request.seed
+        if step is None:
+            self._draw(changed, seed)
+        else:
+            self._draw(self._prompt, seed, ((step, changed),))
+
+    def _draw(self, prompt: str, seed: int | None = None, changes: tuple[tuple[int, str], ...] = ()) -> None:
         from newbie_image.cli.drawing import (
             Stopped,
             check_prompt,
@@ -276,7 +292,9 @@ class Loop:
         )
         from newbie_image.cli.preview import draw_preview
 
-        request = self.session.next_request(prompt)
+        request = replace(self.session.next_request(prompt), changes=changes)
+        if seed is not None:
+            request = replace(request, seed=seed)
         strict = self.session.warnings_as_errors
         remarks = check_prompt(request, parsers_own=strict)
         self._prompt = prompt
@@ -315,6 +333,35 @@ class Loop:
         seeds = [drawn.request.seed for drawn in self._drawn]
         for drawn, path in zip(self._drawn, options.plan_paths(place, seeds), strict=True):
             print(write_drawn(drawn, [path])[0].path)
+
+
+def reweighed(text: str, asked: str, *, tolerant: bool) -> tuple[str, int | None]:
+    """A prompt with one tag weighed otherwise, and the step from which that is to hold.
+
+    Args:
+        text: the prompt.
+        asked: `TAG X` or `TAG X STEP`; TAG is a tag as it is written, or its path.
+        tolerant: as the prompt was read.
+
+    Raises:
+        RequestError: not of that form, no such tag, or several.
+        PromptError: a weight that is not allowed.
+    """
+    from newbie_image.prompt import parse
+
+    form = "give :weight TAG X or :weight TAG X STEP, as in :weight blue_hair 1.5 or :weight blue_hair 0 6"
+    match = re.fullmatch(r"(.+?)\s+(\d*\.?\d+)(?:\s+([1-9]\d*))?", asked.strip())
+    if match is None:
+        raise RequestError(f":weight {asked!r} is not understood; {form} (steps count from 1)")
+    tag, value, step = match[1], float(match[2]), None if match[3] is None else int(match[3])
+    prompt = parse(text, strict=not tolerant)
+    found = [each.path for each in prompt.tags if tag in (each.path, each.text)]
+    if len(found) != 1:
+        several = (
+            f"stands at {', '.join(found)}; give one of these paths" if found else "is not in the prompt"
+        )
+        raise RequestError(f"tag {tag!r} {several}")
+    return prompt.with_weight(found[0], value).source, step
 
 
 def help_lines() -> list[str]:
