@@ -298,7 +298,7 @@ class TimedRun:
                     minutes=self._spent("transformer") + max(0.0, minutes_left()),
                     device=self.device,
                     report=lambda entry: self.report(f"transformer: {entry}"),
-                    sample=lambda parts, seen: self.export(),
+                    sample=lambda parts, seen: self._keep(),
                     start_from=load_file(start) if start.exists() else None,
                     compilation=compilation,
                     pace=self.pace,
@@ -309,6 +309,12 @@ class TimedRun:
                 if compilation == "none":
                     raise
                 self.report(f"transformer: compiled it failed, goes on without: {str(error)[:600]}")
+
+    def _keep(self) -> None:
+        try:
+            self.export()
+        except (OSError, CheckpointError) as error:  # a full disk must not end the training
+            self.report(f"export: failed, the training goes on: {error}")
 
     def _spent(self, stage: str) -> float:
         file = self.work / stage / "state.pt"
@@ -370,7 +376,10 @@ class TimedRun:
 def _reader_pictures() -> int:
     """What the readers that came with the repository were trained on."""
     told = find_bundle("nano") / "recipe.json"
-    return int(json.loads(told.read_text())["reader_pictures"]) if told.exists() else 0
+    if not told.exists():
+        return 0
+    history = json.loads(told.read_text())
+    return int(history.get("reader_pictures", history["recipe"]["reader_pictures"]))
 
 
 def cores() -> int:
