@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from newbie_image.cli.nano_benchmark import benchmark, validate
 from newbie_image.errors import RequestError
 
 nano_app = typer.Typer(help="Train and score the embedded model.", no_args_is_help=True, add_completion=False)
+nano_app.command()(benchmark)
+nano_app.command()(validate)
 
 WorkOption = Annotated[Path, typer.Option(help="Folder for renders, states and logs (some gigabytes).")]
 BundleOption = Annotated[str, typer.Option("--bundle", help="Bundle to score: a name or a folder.")]

@@ -82,7 +82,7 @@ def frozen_prompts(kind: str, people: int, file: Path = FROZEN_FILE) -> list[Ben
     made = prompts_sha256(prompts)
     if made != recipe.sha256:
         raise ConfigError(
-            f"the set {name!r} is not the one that was frozen: {file.name} says sha256 {recipe.sha256[:16]}…, "
+            f"the set {name!r} is not the frozen one: {file.name} says sha256 {recipe.sha256[:16]}…, "
             f"its {recipe.prompts} prompts have {made[:16]}…; restore {file.name} and the world's sampling"
         )
     return prompts
