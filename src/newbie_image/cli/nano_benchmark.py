@@ -75,6 +75,7 @@ def benchmark(
         str | None, typer.Option(help="Numbers of people, as 1-3 or 2,4; all of a set if left out.")
     ] = None,
     count: Annotated[int, typer.Option(help="Prompts of each set: 200 to sweep, 961 to report.")] = 200,
+    skip: Annotated[int, typer.Option(help="Prompts of each set to leave out first, as a sweep's.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of pictures, readings and report; goes on there.")] = Path(
         "binding"
     ),
@@ -101,7 +102,7 @@ def benchmark(
     chosen = read_arms(arms)
     chosen += read_doses(weights, chosen)
     numbers = None if people is None else read_people(people)
-    prompts, hashes = _prompts(sets, numbers, count)
+    prompts, hashes = _prompts(sets, numbers, count, skip)
 
     from newbie_image.devices import choose_device
     from newbie_image.nano.benchmark.drawing import Sampling
@@ -127,7 +128,9 @@ def benchmark(
     typer.echo(f"report written to {report}")
 
 
-def _prompts(sets: str, people: list[int] | None, count: int) -> tuple[list[BenchmarkPrompt], dict[str, str]]:
+def _prompts(
+    sets: str, people: list[int] | None, count: int, skip: int
+) -> tuple[list[BenchmarkPrompt], dict[str, str]]:
     from newbie_image.nano.benchmark.frozen import mixed_prompts
     from newbie_image.nano.benchmark.prompt_sets import KINDS, check_set
 
@@ -143,7 +146,7 @@ def _prompts(sets: str, people: list[int] | None, count: int) -> tuple[list[Benc
         numbers = list(allowed) if people is None else [n for n in people if n in allowed]
         if not numbers:
             check_set(kind, people[0] if people else 0)
-        more, digests = mixed_prompts(kind, numbers, count)
+        more, digests = mixed_prompts(kind, numbers, count, skip)
         prompts += more
         hashes |= digests
     return prompts, hashes

@@ -184,7 +184,7 @@ def samples_of(index: int, scene: Scene) -> list[Sample]:
     """The crops of one scene: each character, and for an empty scene one place without anybody.
 
     Of every second scene the crops lie where the characters were asked to stand, of the others where they do
-    stand, as a detector finds them.
+    stand, as well as a detector finds them.
     """
     count = len(scene.characters)
     if count == 0:
@@ -193,10 +193,17 @@ def samples_of(index: int, scene: Scene) -> list[Sample]:
         position = choice.choice(tuple(PLANS[number]))
         return [Sample(index, reading_box(number, position), character_targets(None))]
     if index % 2:
-        boxes = [figure_box(place) for place in places(scene)]
+        rng = random.Random(index)
+        boxes = [figure_box(_nearly(place, rng)) for place in places(scene)]
     else:
         boxes = [reading_box(count, c.position) for c in scene.characters]
     return [Sample(index, box, character_targets(c)) for box, c in zip(boxes, scene.characters, strict=True)]
+
+
+def _nearly(place: Place, rng: random.Random) -> Place:
+    """A place with a detector's usual error: the ground is harder to see than the head."""
+    scale = place.scale * (1 + rng.gauss(0, 0.02))
+    return Place(place.x + rng.gauss(0, 2), place.y + rng.gauss(0, 12 * place.scale), scale)
 
 
 def train_reader(

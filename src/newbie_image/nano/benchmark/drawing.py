@@ -16,7 +16,8 @@ from newbie_image.nano.readers import figure_box
 from newbie_image.nano.world.layout import asked_places
 from newbie_image.nano.world.scene import Scene
 from newbie_image.pipeline import NewbiePipeline
-from newbie_image.prompt import parse, with_weight
+from newbie_image.prompt import parse
+from newbie_image.prompt.edit import with_weight
 from newbie_image.request import GenerationRequest, PictureDone
 from newbie_image.text import compose, tokenize
 
@@ -62,8 +63,9 @@ def prompt_text(arm: Arm, prompt: BenchmarkPrompt) -> str:
 def shuffled_regions(scene: Scene) -> tuple[tuple[float, float, float, float], ...]:
     """For each person the box of the next one (left, top, right, bottom in fractions of the picture): a
     region that is never its own where there are two or more."""
-    boxes = [figure_box(place) for place in asked_places(scene)]
-    return tuple(boxes[(index + 1) % len(boxes)] for index in range(len(boxes)))
+    boxes = [tuple(min(1.0, max(0.0, e)) for e in figure_box(place)) for place in asked_places(scene)]
+    turned = boxes[1:] + boxes[:1]
+    return tuple((left, top, right, bottom) for left, top, right, bottom in turned)
 
 
 def request_of(arm: Arm, prompt: BenchmarkPrompt, sampling: Sampling) -> GenerationRequest:

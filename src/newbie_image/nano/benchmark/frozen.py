@@ -89,10 +89,10 @@ def frozen_prompts(kind: str, people: int, file: Path = FROZEN_FILE) -> list[Ben
 
 
 def mixed_prompts(
-    kind: str, people: Sequence[int], count: int, file: Path = FROZEN_FILE
+    kind: str, people: Sequence[int], count: int, skip: int = 0, file: Path = FROZEN_FILE
 ) -> tuple[list[BenchmarkPrompt], dict[str, str]]:
-    """The first `count` prompts of a kind, the numbers of people in turn, and the sha256 of each set they are
-    from.
+    """`count` prompts of a kind behind the first `skip`, the numbers of people in turn, and the sha256 of
+    each set they are from.
 
     Raises:
         RequestError: more prompts than there are, or none.
@@ -100,15 +100,15 @@ def mixed_prompts(
     """
     if not people:
         raise RequestError(f"no number of people is given for the set {kind!r}; give one or more of 1 to 6")
-    per_set = -(-count // len(people))
     sets = {number: frozen_prompts(kind, number, file) for number in people}
     there = min(len(prompts) for prompts in sets.values())
-    if count < 1 or per_set > there:
+    if count < 1 or skip < 0 or skip + count > there * len(people):
+        behind = f" behind the first {skip}" if skip else ""
         raise RequestError(
-            f"count {count} is not allowed; the set {kind!r} has 1 to {there * len(people)} prompts with "
-            f"{', '.join(map(str, people))} people"
+            f"count {count}{behind} is not allowed; the set {kind!r} has 1 to {there * len(people)} prompts "
+            f"with {', '.join(map(str, people))} people"
         )
-    mixed = [sets[number][index] for index in range(per_set) for number in people][:count]
+    mixed = [sets[number][index] for index in range(there) for number in people][skip : skip + count]
     hashes = {f"{kind}-{n}": read_frozen(file).sets[f"{kind}-{n}"].sha256 for n in people}
     return mixed, hashes
 

@@ -89,7 +89,7 @@ class Evaluator:
         """Readings of pictures (count, height, width, 3) uint8 of what the scenes ask for."""
         if len(pictures) == 0:
             return []
-        tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+        tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
         found = self.detector.find(tensor)
         matches = [match_people(s, [d.place for d in f]) for s, f in zip(scenes, found, strict=True)]
         rows = [(i, j) for i, match in enumerate(matches) for j in match if j is not None]
