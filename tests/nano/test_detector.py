@@ -52,6 +52,8 @@ def test_the_loss_is_small_only_for_the_right_maps():
     assert detector_loss(right, *wanted) < 0.01
     assert detector_loss(right.roll(3, dims=-1), *wanted) > 5
     assert detector_loss(torch.cat([right[:, :1], right[:, 1:] + 0.5], 1), *wanted) > 1
+    everywhere = torch.cat([torch.full_like(right[:, :1], 8.0), right[:, 1:]], 1)
+    assert detector_loss(everywhere, *wanted) > 100
 
 
 def test_a_part_of_a_picture_has_the_people_whose_heads_are_in_it():

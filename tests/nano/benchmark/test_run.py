@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from newbie_image.cli.app import app
+from newbie_image.cli.nano_benchmark import _training as describe_training
 from newbie_image.errors import ConfigError, RequestError
+from newbie_image.nano import dataset
 from newbie_image.nano.benchmark import arms as arms_module
 from newbie_image.nano.benchmark.arms import ARMS, Arm, dose_arms, read_arms, unavailable
 from newbie_image.nano.benchmark.drawing import Sampling, prompt_text, request_of, shuffled_regions
@@ -162,6 +165,55 @@ def test_weights_stand_before_the_first_persons_tag_alone():
     assert changed == [(changed[0][0], f"{first.top_color}_{first.top}")]
     assert changed[0][0].startswith("character_1.clothing")
     assert prompt_text(arms[1], prompt) == prompt.text("xml")
+
+
+def test_a_response_to_weights_is_told_from_its_pictures(
+    tmp_path: Path, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+):
+    arms = dose_arms(ARMS["xml"], "hair_color", (0.0, 1.0, 3.0))
+    prompts = [make_prompt("seen", 1, index) for index in range(8)]
+    monkeypatch.setattr("newbie_image.nano.benchmark.run.unavailable", lambda arm, kind: None)
+
+    def drawing(arm: Arm, asked: Sequence[BenchmarkPrompt]) -> np.ndarray:
+        """A world in which a weight of 0 takes the colour away, and one of 3 as well in every second
+        picture."""
+        pictures: list[np.ndarray] = []
+        for number, prompt in enumerate(asked):
+            person = prompt.scene.characters[0]
+            lost = arm.weighed["hair_color"] == 0 or (arm.weighed["hair_color"] == 3 and number % 2)
+            hair = ("white" if person.hair_color != "white" else "red") if lost else person.hair_color
+            scene = replace(prompt.scene, characters=(replace(person, hair_color=hair),))
+            pictures.append(render(scene, 128))
+        return np.stack(pictures)
+
+    folder = RunFolder(tmp_path, SETTINGS)
+    list(draw_missing(folder, drawing, arms, prompts))
+    list(read_missing(folder, evaluator, prompts))
+    results = Results.of(folder, prompts, evaluator.sha256)
+    response = results.responses()["xml hair_color"]
+    shares = [share.value for share in response.shares.values()]
+    assert shares[0] == 0
+    assert shares[1] >= 7 / 8
+    assert shares[2] == pytest.approx(0.5, abs=0.13)
+    assert response.steps[(0.0, 1.0)].low > 0
+    assert response.steps[(1.0, 3.0)].value < 0
+    assert "| xml hair_color | 0: 0.0, 1:" in write_report(results).read_text()
+    assert (tmp_path / "dose-response.svg").exists()
+
+
+def test_training_pictures_are_looked_at_where_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dataset, "BLOCK", 3)
+    store = dataset.Store.create(tmp_path / "renders", 3, 32, 7, {1: 1.0})
+    with pytest.raises(ConfigError, match="no finished renders"):
+        describe_training(store.folder)
+    dataset._render_block((store, 0))
+    bank = describe_training(store.folder)
+    assert bank.shape == (3, 768)
+    assert nearest_distances(describe(render(store.scene(1), 32)[None]), bank)[0] < 1e-3
+    with pytest.raises(ConfigError, match=r"has no store.json; give the folder `renders`"):
+        describe_training(tmp_path)
 
 
 def test_a_request_has_the_arms_settings_and_the_prompts_noise():

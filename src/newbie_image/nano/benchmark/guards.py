@@ -53,7 +53,7 @@ def seam_ratio(picture: np.ndarray, scene: Scene) -> float | None:
 
 def describe(pictures: np.ndarray) -> np.ndarray:
     """(count, 768) float32 in 0 to 1: the pictures (count, height, width, 3) uint8 averaged to 16 × 16."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
     return F.adaptive_avg_pool2d(tensor, DESCRIPTION_SIDE).flatten(1).numpy()
 
 
