@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from newbie_image.binding.regions import regions_of
 from newbie_image.cli.app import app
 from newbie_image.cli.nano_benchmark import _training as describe_training
 from newbie_image.errors import ConfigError, RequestError
 from newbie_image.nano import dataset
-from newbie_image.nano.benchmark import arms as arms_module
 from newbie_image.nano.benchmark.arms import ARMS, Arm, dose_arms, read_arms, unavailable
-from newbie_image.nano.benchmark.drawing import Sampling, prompt_text, request_of, shuffled_regions
+from newbie_image.nano.benchmark.drawing import Sampling, draw, prompt_text, request_of, turned
 from newbie_image.nano.benchmark.guards import describe, diversity, nearest_distances, seam_ratio
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt, make_prompt
 from newbie_image.nano.benchmark.reading import Evaluator, load_evaluator
@@ -26,6 +27,7 @@ from newbie_image.nano.benchmark.results import Results
 from newbie_image.nano.benchmark.run import RENDERS, Drawn, Read, Skipped, draw_missing, read_missing
 from newbie_image.nano.benchmark.run_folder import RunFolder
 from newbie_image.nano.world.render import render
+from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
 
 READERS = Path(__file__).parent.parent.parent.parent / "assets" / "readers"
@@ -96,30 +98,28 @@ def test_a_folder_of_another_run_arm_or_set_is_refused(tmp_path: Path):
 
 
 def test_readings_are_of_one_evaluator_and_the_report_says_what_was_skipped(
-    tmp_path: Path, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, evaluator: Evaluator
 ):
-    monkeypatch.setattr(arms_module, "fields", lambda of: ())  # an engine without any binding
     folder, world = RunFolder(tmp_path, SETTINGS), World()
-    arms = [RENDERS, TAGS, XML, ARMS["region"]]
-    events = list(draw_missing(folder, world, arms, [*PROMPTS, *SWAPPED]))
+    arms = [RENDERS, TAGS, XML, ARMS["shuffled"]]
+    events = list(draw_missing(folder, world, arms, [*PROMPTS, *SWAPPED, make_prompt("unplaced", 2, 0)]))
     assert [e for e in events if isinstance(e, Skipped)] == [
         Skipped("tags", "swapped", "a list of tags says where people stand by their order alone"),
-        Skipped("region", "seen", "the engine has no binding 'region' yet"),
-        Skipped("region", "swapped", "the engine has no binding 'region' yet"),
+        Skipped("shuffled", "unplaced", "without positions there are no regions to shuffle"),
     ]
-    assert list(read_missing(folder, evaluator, [*PROMPTS, *SWAPPED]))[-1] == Read(24, 24)
+    assert list(read_missing(folder, evaluator, [*PROMPTS, *SWAPPED]))[-1] == Read(33, 33)
     assert list(read_missing(folder, evaluator, [*PROMPTS, *SWAPPED])) == []
     other = Evaluator(evaluator.detector, evaluator.reader, "0" * 64)
-    assert list(read_missing(folder, other, PROMPTS))[-1] == Read(18, 18)
+    assert list(read_missing(folder, other, PROMPTS))[-1] == Read(24, 24)
 
     results = Results.of(folder, [*PROMPTS, *SWAPPED], evaluator.sha256)
-    assert results.arms == ("renders", "tags", "xml")
+    assert results.arms == ("renders", "tags", "xml", "shuffled")
     assert results.base == "xml"
     plain, swapped = results.readings("xml", "seen"), results.by_scene("xml", "swapped")
     for key, reading in swapped.items():
         assert [p.position for p in reading.people] == [p.position for p in plain[key].people]
     text = write_report(results).read_text()
-    assert "Not available: region on seen, because the engine has no binding 'region' yet." in text
+    assert "Not available: shuffled on unplaced, because without positions there are no regions" in text
     assert "| tags − xml | +0.0" in text
     assert "people named in reverse order" in text
     for name in ("seen-sheet.png", "swapped-sheet.png", "seen-attributes-right.svg", "figures.json"):
@@ -136,24 +136,28 @@ def test_readings_are_of_one_evaluator_and_the_report_says_what_was_skipped(
 
 
 def test_arms_are_read_with_their_parameters():
-    plain, swept = read_arms("xml, region:strength=3:until=late")
+    plain, swept = read_arms("xml, region:beta_minus=5:window=0-0.4:cfg_renorm=1.5")
     assert plain == ARMS["xml"]
-    assert (swept.name, swept.parameters) == (
-        "region_strength=3_until=late",
-        {"strength": 3.0, "until": "late"},
-    )
+    assert plain.plain
+    assert swept.name == "region_beta_minus=5_window=0-0.4_cfg_renorm=1.5"
+    assert swept.binding_setting() == "region,beta_minus=5,window=0-0.4"
+    assert swept.request_settings() == {"cfg_renorm": 1.5}
     for text, said in (
         ("xml,magic", "unknown arm 'magic'; choose from tags, sentence, xml"),
         ("region:strength", "'strength' of the arm 'region' is misshapen"),
+        ("region:strength=3", "'strength=3' is not understood"),
+        ("region:cfg_renorm=much", "sets {'cfg_renorm': 'much'}; give numbers"),
         ("xml,xml", "the arm 'xml' is named twice"),
         (" , ", "no arm is named"),
     ):
         with pytest.raises(RequestError, match=said):
             read_arms(text)
-    assert unavailable(read_arms("xml:no_such_setting=1")[0], "seen") == (
-        "the engine has no setting 'no_such_setting'"
-    )
     assert unavailable(ARMS["xml"], "swapped") is None
+    assert all(unavailable(arm, "seen") is None for arm in ARMS.values())
+    weighed = dose_arms(ARMS["xml"], "top", (2.0,))[0]
+    assert weighed.binding_setting() == "off,weights=on"
+    assert not weighed.plain
+    assert "its form is tags" in str(unavailable(replace(weighed, form="tags"), "seen"))
 
 
 def test_weights_stand_before_the_first_persons_tag_alone():
@@ -218,21 +222,37 @@ def test_training_pictures_are_looked_at_where_they_are_given(
 
 def test_a_request_has_the_arms_settings_and_the_prompts_noise():
     prompt = PROMPTS[1]
-    request = request_of(read_arms("xml:cfg_renorm=1.5")[0], prompt, Sampling(steps=4, guidance=2.0))
+    arm = read_arms("full:cfg_renorm=1.5:layers=middle")[0]
+    request = request_of(arm, prompt, Sampling(steps=4, guidance=2.0))
     assert (request.cfg_renorm, request.steps, request.guidance_scale) == (1.5, 4, 2.0)
     assert (request.seed, request.prompt) == (prompt.noise_seed, prompt.text("xml"))
+    assert request.binding == "full,layers=middle"
+    assert request_of(ARMS["xml"], prompt, Sampling()).binding == "off"
 
 
 def test_shuffled_regions_are_never_ones_own():
-    for people in (2, 4, 6):
-        scene = make_prompt("seen", people, 0).scene
-        regions = shuffled_regions(scene)
-        assert len(set(regions)) == people
-        for character, region in zip(scene.characters, regions, strict=True):
-            middle = (region[0] + region[2]) / 2
-            assert character.position != "left" or middle > 0.3
-            assert 0 <= region[0] < region[2] <= 1
-            assert 0 <= region[1] < region[3] <= 1
+    for people in (2, 3, 4, 5, 6):
+        regions, _ = regions_of(parse(make_prompt("seen", people, 0).text("xml")))
+        other = turned(regions)
+        assert [region.character for region in other] == list(range(1, people + 1))
+        assert sorted(region.box for region in other) == sorted(region.box for region in regions)
+        assert all(a.box != b.box for a, b in zip(regions, other, strict=True))
+
+
+def test_every_arm_draws_its_own_picture_with_the_same_noise():
+    pipeline = NewbiePipeline.from_pretrained("nano", torch_dtype=torch.float32)
+    prompt, sampling = make_prompt("seen", 2, 0), Sampling(steps=2)
+    arms = [ARMS["xml"], ARMS["region"], ARMS["shuffled"], *dose_arms(ARMS["xml"], "hair_color", (3.0,))]
+    drawn = [draw(pipeline, arm, [prompt], sampling)[0] for arm in arms]
+    assert {picture.dtype for picture in drawn} == {np.dtype(np.uint8)}
+    assert len({picture.tobytes() for picture in drawn}) == len(arms)
+    # One person's region is its own also where regions are shuffled.
+    lone = [make_prompt("seen", 1, 0)]
+    region, shuffled = (draw(pipeline, ARMS[name], lone, sampling)[0] for name in ("region", "shuffled"))
+    assert np.abs(region.astype(float) - shuffled).max() <= 1
+    # Alone or in a batch, by the stream or not, a prompt has its noise.
+    same = draw(pipeline, read_arms("xml:cfg_renorm=0")[0], [prompt], sampling)[0]
+    assert np.abs(same.astype(float) - drawn[0]).max() <= 1
 
 
 def test_guards_see_seams_and_copies():

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 import numpy as np
+import torch
 
+from newbie_image.binding.regions import Region
+from newbie_image.decoding import decode_latents
+from newbie_image.latents import latent_shape, seeded_noise
 from newbie_image.nano.benchmark.arms import Arm
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt
 from newbie_image.nano.captions import character_tags
 from newbie_image.nano.evaluate import generate
-from newbie_image.nano.readers import figure_box
-from newbie_image.nano.world.layout import asked_places
-from newbie_image.nano.world.scene import Scene
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
 from newbie_image.prompt.edit import with_weight
 from newbie_image.request import GenerationRequest, PictureDone
+from newbie_image.sampling import make_solver, time_grid
 from newbie_image.text import compose, tokenize
 
 TAG_OF: Final = {
@@ -60,33 +62,17 @@ def prompt_text(arm: Arm, prompt: BenchmarkPrompt) -> str:
     return text
 
 
-def shuffled_regions(scene: Scene) -> tuple[tuple[float, float, float, float], ...]:
-    """For each person the box of the next one (left, top, right, bottom in fractions of the picture): a
-    region that is never its own where there are two or more."""
-    boxes = [tuple(min(1.0, max(0.0, e)) for e in figure_box(place)) for place in asked_places(scene)]
-    turned = boxes[1:] + boxes[:1]
-    return tuple((left, top, right, bottom) for left, top, right, bottom in turned)
-
-
 def request_of(arm: Arm, prompt: BenchmarkPrompt, sampling: Sampling) -> GenerationRequest:
-    """The request of one picture.
-
-    The settings `binding`, `regions` and the arm's parameters are given by name, as the engine has them;
-    :func:`arms.unavailable` has been asked before.
-    """
-    settings: dict[str, Any] = dict(arm.parameters)
-    if arm.binding != "off":
-        settings["binding"] = arm.binding
-    if arm.shuffled_regions:
-        settings["regions"] = shuffled_regions(prompt.scene)
+    """The request of one picture in an arm."""
+    settings: dict[str, Any] = {
+        "steps": sampling.steps,
+        "guidance_scale": sampling.guidance,
+        "shift": sampling.shift,
+        "sampler": sampling.sampler,
+        **arm.request_settings(),
+    }
     return GenerationRequest(
-        prompt_text(arm, prompt),
-        seed=prompt.noise_seed,
-        steps=sampling.steps,
-        guidance_scale=sampling.guidance,
-        shift=sampling.shift,
-        sampler=sampling.sampler,
-        **settings,
+        prompt_text(arm, prompt), seed=prompt.noise_seed, binding=arm.binding_setting(), **settings
     )
 
 
@@ -94,7 +80,7 @@ def draw(
     pipeline: NewbiePipeline, arm: Arm, prompts: Sequence[BenchmarkPrompt], sampling: Sampling
 ) -> np.ndarray:
     """One picture a prompt: (prompts, height, width, 3) uint8."""
-    if arm.binding == "off" and not arm.weighed and not arm.parameters:
+    if arm.plain:
         return generate(
             pipeline,
             [prompt_text(arm, prompt) for prompt in prompts],
@@ -107,10 +93,41 @@ def draw(
         )
     pictures: list[np.ndarray] = []
     for prompt in prompts:
-        events = pipeline.stream(request_of(arm, prompt, sampling))
-        done = next(event for event in events if isinstance(event, PictureDone))
+        request = request_of(arm, prompt, sampling)
+        if arm.shuffled_regions:
+            pictures.append(_draw_shuffled(pipeline, request))
+            continue
+        done = next(event for event in pipeline.stream(request) if isinstance(event, PictureDone))
         pictures.append(np.asarray(done.images[0].image.convert("RGB")))
     return np.stack(pictures)
+
+
+def turned(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """The regions with each person's box that of the next one: never its own where there are two or more."""
+    boxes = [region.box for region in regions]
+    return tuple(replace(region, box=box) for region, box in zip(regions, boxes[1:] + boxes[:1], strict=True))
+
+
+@torch.no_grad()
+def _draw_shuffled(pipeline: NewbiePipeline, request: GenerationRequest) -> np.ndarray:
+    """The picture of a request whose people have each other's regions: (height, width, 3) uint8."""
+    request = pipeline.complete(request)
+    conditioning = pipeline.condition(request)
+    binding = conditioning.binding
+    if binding is not None:
+        conditioning = replace(conditioning, binding=replace(binding, regions=turned(binding.regions)))
+    width, height, steps = (cast("int", each) for each in (request.width, request.height, request.steps))
+    noise = seeded_noise(request.seed, 1, latent_shape(pipeline.vae, width, height))
+    grid = time_grid(steps, cast("float", request.shift), cast("str", request.grid))
+    solver = make_solver(cast("str", request.sampler))
+    size = (noise.shape[2], noise.shape[3])
+    times = solver.asked_times(grid)
+    velocity = pipeline.steered(request, conditioning, 1, size, [float(t) for t in grid], times)
+    latents = noise.to(pipeline.transformer.device)
+    for step in solver.run(velocity, latents, grid):
+        latents = step.latents
+    pixels = decode_latents(latents, pipeline.vae, pipeline.vae_settings)
+    return (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
 
 
 def cut_off(pipeline: NewbiePipeline, text: str) -> bool:
