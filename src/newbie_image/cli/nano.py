@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from newbie_image.cli.nano_benchmark import benchmark, validate
 from newbie_image.errors import RequestError
 
 nano_app = typer.Typer(help="Train and score the embedded model.", no_args_is_help=True, add_completion=False)
+nano_app.command()(benchmark)
+nano_app.command()(validate)
 
 WorkOption = Annotated[Path, typer.Option(help="Folder for renders, states and logs (some gigabytes).")]
 BundleOption = Annotated[str, typer.Option("--bundle", help="Bundle to score: a name or a folder.")]
@@ -38,6 +41,9 @@ def train(
         bool,
         typer.Option("--compile", help="Compile the transformer's training: minutes at first, then faster."),
     ] = False,
+    hold_out_pairs: Annotated[
+        bool, typer.Option(help="Never show the benchmark's held-out attribute pairs together.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where the stage `export` writes the bundle.")] = Path(
         "bundles/nano"
     ),
@@ -57,7 +63,11 @@ def train(
 
     choice = choose_device(device)
     learnt_at = None if start_from is None else read_settings(find_bundle(start_from)).defaults.width
-    recipe = replace(Recipe(), pictures=pictures).seeded(seed).sized(size, learnt_at)
+    recipe = (
+        replace(Recipe(), pictures=pictures, hold_out_pairs=hold_out_pairs)
+        .seeded(seed)
+        .sized(size, learnt_at)
+    )
     recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, freeze_encoder=freeze_encoder))
     workshop = Workshop(work, recipe, choice.device, report=lambda line: typer.echo(line, err=True))
     typer.echo(f"training on {hardware(choice.device)}", err=True)

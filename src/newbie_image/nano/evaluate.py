@@ -21,6 +21,7 @@ from torch import Tensor
 
 from newbie_image.conditioning import conditioned_velocity
 from newbie_image.decoding import decode_latents
+from newbie_image.latents import seeded_noise
 from newbie_image.nano.captions import sentence_caption, tag_caption, xml_caption
 from newbie_image.nano.dataset import HELD_OUT_SEED
 from newbie_image.nano.readers import (
@@ -62,6 +63,7 @@ def generate(
     prompts: Sequence[str],
     *,
     seed: int = 0,
+    seeds: Sequence[int] | None = None,
     batch: int = 16,
     steps: int | None = None,
     guidance: float | None = None,
@@ -69,7 +71,7 @@ def generate(
     sampler: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """One picture a prompt, many prompts in a batch; prompt i has the noise of seed + i.
+    """One picture a prompt, many prompts in a batch; prompt i has the noise of seed + i, or of `seeds[i]`.
 
     Returns:
         (prompts, height, width, 3) uint8.
@@ -96,11 +98,11 @@ def generate(
             size,
             times=solver.asked_times(grid),
         )
-        noise = [
-            torch.randn(16, *size, generator=torch.Generator().manual_seed(seed + start + i))
-            for i in range(len(part))
-        ]
-        latents = torch.stack(noise).to(pipeline.transformer.device)
+        drawn = (
+            range(seed + start, seed + start + len(part)) if seeds is None else seeds[start : start + batch]
+        )
+        noise = [seeded_noise(each, 1, (16, *size)) for each in drawn]
+        latents = torch.cat(noise).to(pipeline.transformer.device)
         for step in solver.run(velocity, latents, grid):
             latents = step.latents
         pictures.append(decode_latents(latents, pipeline.vae, pipeline.vae_settings))

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from newbie_image.errors import CheckpointError
 from newbie_image.nano.autoencoder import AutoencoderRecipe, train_autoencoder
 from newbie_image.nano.dataset import BLOCK, HELD_OUT_SEED, READER_SEED, Store
+from newbie_image.nano.detector import Detector, train_detector
 from newbie_image.nano.export import assemble, write_bundle
 from newbie_image.nano.latents import (
     LatentStatistics,
@@ -50,6 +51,8 @@ from newbie_image.pipeline import NewbiePipeline
 
 STAGES: Final = ("render", "autoencoder", "latents", "transformer", "readers", "export")
 COUNTS: Final = {1: 0.4, 2: 0.45, 3: 0.15}
+READER_COUNTS: Final = {1: 0.2, 2: 0.26, 3: 0.15, 4: 0.13, 5: 0.13, 6: 0.13}
+"""People in the renders that the readers and the detector learn from: all that can be asked for."""
 Report = Callable[[str], None]
 
 
@@ -63,6 +66,8 @@ class Recipe:
         reader_pictures: renders that the evaluator's classifiers learn from.
         reader_epochs: how often they see each.
         steps, guidance: sampling defaults that go into the bundle.
+        hold_out_pairs: nobody in the model's renders has one of :data:`world.held_out.HELD_OUT_PAIRS`, so
+            that the benchmark can ask for what was never shown together.
     """
 
     size: int = 128
@@ -71,6 +76,7 @@ class Recipe:
     reader_epochs: float = 12.0
     steps: int = 20
     guidance: float = 3.0
+    hold_out_pairs: bool = False
     autoencoder: AutoencoderRecipe = field(
         default_factory=lambda: AutoencoderRecipe(batch=8, latent_noise=0.04)
     )
@@ -116,13 +122,16 @@ class Workshop:
 
     def store(self) -> Store:
         """The renders that the model learns from."""
-        return Store.create(self.folder / "renders", self.recipe.pictures, self.recipe.size, 0, COUNTS)
+        recipe = self.recipe
+        return Store.create(
+            self.folder / "renders", recipe.pictures, recipe.size, 0, COUNTS, recipe.hold_out_pairs
+        )
 
     def reader_store(self) -> Store:
         """The renders that the readers learn from, with seeds of their own."""
         count = self.recipe.reader_pictures
         return Store.create(
-            self.folder / "reader_renders", count, self.recipe.size, READER_SEED, {1: 0.45, 2: 0.55}
+            self.folder / "reader_renders", count, self.recipe.size, READER_SEED, READER_COUNTS
         )
 
     def start_from(self, bundle: str) -> None:
@@ -242,7 +251,8 @@ class Workshop:
         return parts
 
     def readers(self) -> None:
-        """Trains both readers and writes `readers/character.safetensors` and `readers/scene.safetensors`."""
+        """Trains both readers and the detector and writes `character.safetensors`, `scene.safetensors` and
+        `detector.safetensors` into the folder `readers`."""
         store = self.reader_store()
         target = self.folder / "readers"
         target.mkdir(parents=True, exist_ok=True)
@@ -262,6 +272,11 @@ class Workshop:
                 report=lambda line, name=name: self.report(f"readers: {name} {line}"),
             )  # fmt: skip
             save_reader(trained, target / f"{name}.safetensors")
+        finder = train_detector(
+            Detector(), pictures, scenes, epochs=epochs, device=self.device,
+            report=lambda line: self.report(f"readers: detector {line}"),
+        )  # fmt: skip
+        save_reader(finder, target / "detector.safetensors")
 
     def export(self, bundle: Path) -> None:
         """Writes the bundle and its readers beside the recipe."""
