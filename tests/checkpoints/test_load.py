@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from newbie_image.checkpoints.load import PICKLE_NAMES, build_and_load, find_weights
 from newbie_image.errors import CheckpointError
 from newbie_image.models.jina_text import JinaTextModel
+from tests import tiny
 
 SINGLE = "diffusion_pytorch_model.safetensors"
 
@@ -106,6 +107,16 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(folder: Path) -> None:
     assert "1 unexpected (pooler.dense.weight)" in message
     assert "1 misshapen (embeddings.word_embeddings.weight 12×9 instead of 12×8)" in message
     assert "JinaTextModel" in message
+
+
+def test_a_bundle_of_ours_may_lack_what_no_forward_reads(tmp_path: Path) -> None:
+    model = tiny.transformer()
+    state = model.state_dict()
+    del state["norm_final.weight"]
+    save_file(state, tmp_path / SINGLE)
+    loaded = build_and_load(tiny.transformer, find_weights(tmp_path)).state_dict()
+    assert torch.equal(loaded["norm_final.weight"], torch.ones(64))
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
 def test_a_renamed_key_is_missing_and_unexpected(folder: Path) -> None:

@@ -145,13 +145,13 @@ def _autoencoder(where: Path, shapes: Mapping[str, Shape], given: Mapping[str, A
 
 def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path) -> Any:
     if folder is not None:
-        return _read_tokenizer(folder)
+        return read_tokenizer(folder)
     packed = source.metadata.get(TOKENIZER_KEY)
     if packed is not None:
         with tempfile.TemporaryDirectory() as place:
             for file, text in _json(packed, path).items():
                 (Path(place) / Path(file).name).write_text(str(text), encoding="utf-8")
-            return _read_tokenizer(Path(place))
+            return read_tokenizer(Path(place))
     if PACKED_KEY in source.shapes:
         return unpack_tokenizer(source, part, path)
     raise CheckpointError(
@@ -160,7 +160,7 @@ def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path)
     )
 
 
-def _read_tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     config = (

@@ -23,7 +23,7 @@ from newbie_image.checkpoints.files import (
     open_source,
     some_names,
 )
-from newbie_image.checkpoints.layouts import Piece, Plan, Shapes
+from newbie_image.checkpoints.layouts import UNREAD, Piece, Plan, Shapes
 from newbie_image.devices import dtype_name
 from newbie_image.errors import CheckpointError, ConfigError
 
@@ -105,9 +105,11 @@ def load_weights(
         CheckpointError: names every kind of mismatch with examples.
     """
     place = where or source.files[0].path.parent
-    plan = plan or Plan("newbie", {name: Piece((name,)) for name in source.shapes})
     dtype = dtype or source.loads_as
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if plan is None:
+        unread = tuple(name for name in UNREAD if name in wanted and name not in source.shapes)
+        plan = Plan("newbie", {name: Piece((name,)) for name in source.shapes}, ones=unread)
     check_plan(
         plan,
         source,
