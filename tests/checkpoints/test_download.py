@@ -199,7 +199,7 @@ def test_the_command_shows_the_licence_before_the_first_byte(hub: Hub, tmp_path:
     only = ["--include", "*.json", "--to", str(tmp_path / "y"), "--source", "modelscope"]
     done = runner.invoke(app, ["weights", "download", "owner/model", "--accept-licence", *only])
     assert sorted(path.name for path in (tmp_path / "y").iterdir()) == ["SHA256SUMS", "config.json"]
-    # What the source said stays with the files, so that `newbie weights verify` can find a byte changed later.
+    # What the source said stays with the files, so that a byte changed later is found.
     assert check_sums([folder / WEIGHTS]).checked == {"SHA256SUMS": 1}
     (folder / WEIGHTS).write_bytes(BIG[:-1] + b"x")
     assert len(check_sums([folder / WEIGHTS]).wrong) == 1

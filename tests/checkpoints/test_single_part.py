@@ -170,6 +170,18 @@ def test_an_adapter_for_another_transformer_is_checked_against_that_one(
     assert "--transformer PATH" in err
 
 
+def test_an_all_in_one_checkpoint_is_refused_by_the_names_beside_the_transformer(tmp_path: Path) -> None:
+    """ComfyUI's CheckpointSave with text encoders and VAE, around a transformer that it saved itself."""
+    fixtures = Path(__file__).parents[1] / "parity" / "fixtures" / "layouts"
+    together = load_file(fixtures / "comfyui.safetensors")
+    together |= {"vae.decoder.conv_in.weight": torch.ones(2), "text_encoders.jina.logit_scale": torch.ones(2)}
+    save_file(together, tmp_path / "all.safetensors")
+    wrong = verify_part(tmp_path / "all.safetensors").wrong
+    assert len(wrong) == 1
+    assert "2 unexpected" in wrong[0]
+    assert "vae.decoder.conv_in.weight" in wrong[0]
+
+
 def test_something_else_is_named_by_what_is_in_it(tmp_path: Path) -> None:
     save_file({"down_blocks.0.weight": torch.ones(2)}, tmp_path / "unet.safetensors")
     with pytest.raises(CheckpointError, match=r"nor an adapter; its tensors are down_blocks\.0\.weight"):

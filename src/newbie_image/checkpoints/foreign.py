@@ -167,9 +167,11 @@ def read_tokenizer(folder: Path) -> Any:
         read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     )
     general = config.get("tokenizer_class") in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-    kind = PreTrainedTokenizerFast if general else AutoTokenizer
     try:
-        return kind.from_pretrained(str(folder), local_files_only=True)
+        if general:
+            return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        # Said outright: where a folder names code of its own, transformers would ask at the terminal.
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
