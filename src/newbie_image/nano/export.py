@@ -1,5 +1,5 @@
 """Writes the trained parts as a bundle in the standard layout: bf16 shards under 16 MiB, settings,
-tokenizers, card."""
+tokenizers, checksums, card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-from newbie_image.bundle import BundleSettings, Defaults, TextSettings, VaeSettings
+from newbie_image.bundle import COMPONENTS, BundleSettings, Defaults, TextSettings, VaeSettings
+from newbie_image.checkpoints.checksums import sums_of, write_sums
 from newbie_image.nano.latents import LatentStatistics
 from newbie_image.nano.parts import Parts
 from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
@@ -77,6 +78,8 @@ def write_bundle(pipeline: NewbiePipeline, folder: Path) -> None:
         entries = json.loads(config.read_text())
         if entries.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(entries, indent=2) + "\n")
+    own = (file for part in COMPONENTS for file in (partial / part).iterdir())
+    write_sums(partial, sums_of(partial, own))
     for name in ("README.md", "evaluation.json", "recipe.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, partial / name)
