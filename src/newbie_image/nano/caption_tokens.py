@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from newbie_image.nano.captions import training_caption
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.parts import TransformerRecipe
 from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
+
+GEMMA_PAD: Final = 0
+JINA_PAD: Final = 1
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,9 @@ class Captioner:
             yield Batch(
                 np.array([index for index, _ in chosen]),
                 np.array([len(tokens.pooled_ids) > 2 for _, tokens in chosen], dtype=np.float32),
-                *_padded([tokens.ids for _, tokens in chosen], length, self.gemma.pad_token_id),
+                *_padded([tokens.ids for _, tokens in chosen], length, GEMMA_PAD),
                 _padded([tokens.groups for _, tokens in chosen], length, 0)[0],
-                *_padded([tokens.pooled_ids for _, tokens in chosen], length, self.jina.pad_token_id),
+                *_padded([tokens.pooled_ids for _, tokens in chosen], length, JINA_PAD),
             )
 
     def tokens(self, caption: str, apart: bool) -> GroupedTokens:

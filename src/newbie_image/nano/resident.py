@@ -17,6 +17,7 @@ from torch import Tensor
 from newbie_image.nano.autoencoder import AutoencoderRecipe, pixels_to_tensor
 from newbie_image.nano.batches import TrainingBatch, Wanted, latent_weights
 from newbie_image.nano.caption_table import COMPLETE, VARIED, Tables, complete_shares
+from newbie_image.nano.caption_tokens import GEMMA_PAD, JINA_PAD
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.latents import LatentStatistics
 from newbie_image.nano.parts import TransformerRecipe
@@ -194,9 +195,9 @@ class ResidentBatches:
             sent = sent.pin_memory()
         index, row = sent.to(device, non_blocking=True).unbind()
         clean = self.latents.index_select(0, index).float()
-        ids, mask = self.ids.gather(row, length, 0)
+        ids, mask = self.ids.gather(row, length, GEMMA_PAD)
         groups, _ = self.groups.gather(row, length, 0)
-        pooled_ids, pooled_mask = self.pooled.gather(row, length, 1)
+        pooled_ids, pooled_mask = self.pooled.gather(row, length, JINA_PAD)
         return TrainingBatch(
             clean,
             latent_weights(self.importance.index_select(0, index), clean.shape[-1]),

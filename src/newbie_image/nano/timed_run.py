@@ -23,14 +23,16 @@ from safetensors.torch import load_file, save_file
 from newbie_image.bundle import find_bundle, read_settings
 from newbie_image.errors import CheckpointError, RequestError
 from newbie_image.nano import parcel
+from newbie_image.nano.alignment import LABELS
 from newbie_image.nano.autoencoder import AutoencoderRecipe, build_autoencoder, train_autoencoder
+from newbie_image.nano.batches import TrainingBatch
 from newbie_image.nano.caption_table import Tables, draw_scenes, prepare
 from newbie_image.nano.captions import xml_caption
 from newbie_image.nano.dataset import HELD_OUT_SEED, Store
 from newbie_image.nano.evaluate import evaluate, generate, held_out_scenes, write_score
 from newbie_image.nano.export import write_bundle
 from newbie_image.nano.latents import LatentStatistics, read_statistics, write_statistics
-from newbie_image.nano.learner import Compilation
+from newbie_image.nano.learner import Compilation, Learner
 from newbie_image.nano.parts import Parts, TransformerRecipe
 from newbie_image.nano.recipe import COUNTS, Recipe, Workshop, hardware, load_readers
 from newbie_image.nano.resident import ResidentBatches, ResidentPictures, encode_resident
@@ -273,6 +275,27 @@ class TimedRun:
             longest_step=float("inf"),
         )
         (folder / "done").write_text(f"{minutes}\n")
+
+    def rehearse(self) -> None:
+        """One step of each text length on made-up batches: what is compiled is kept on disk, so that the
+        training, which begins later, finds it. For a process of its own beside the autoencoder."""
+        recipe, side = self.recipe.transformer, self.recipe.size // 8
+        learner = Learner(recipe, self.device, compilation=self.compilation)
+        for length in recipe.text_lengths:
+            began = time.monotonic()
+            ones = torch.ones(recipe.batch, length, dtype=torch.int64, device=self.device)
+            labels = torch.zeros(
+                recipe.batch, (side // 2) ** 2, len(LABELS), dtype=torch.int64, device=self.device
+            )
+            batch = TrainingBatch(
+                torch.randn(recipe.batch, 16, side, side, device=self.device),
+                torch.ones(recipe.batch, 1, side, side, device=self.device),
+                torch.ones(recipe.batch, device=self.device),
+                (ones, ones, torch.zeros_like(ones), ones, ones),
+                labels,
+            )
+            loss = learner.step(batch, 0.0, recipe.alignment_weight).item()
+            self.report(f"compile: {length} tokens in {time.monotonic() - began:.1f} s, loss {loss:.2f}")
 
     def transformer(self, minutes_left: Callable[[], float]) -> None:
         """Encodes what is rendered, lays all tables on the card, and trains for what `minutes_left` says
