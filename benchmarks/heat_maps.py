@@ -63,7 +63,7 @@ def scenes(count: int, people: Sequence[int]) -> list[Scene]:
 def regions(
     scene: Scene, spans: Sequence[TagSpan], grid: tuple[int, int]
 ) -> Iterator[tuple[int, str, Tensor]]:
-    """(which tag, its attribute, its true region: (image tokens,) in [0, 1]) of the tags that have a place."""
+    """(which tag, its attribute, its true region: (image tokens,) in [0, 1]) of tags that have a place."""
     boxes = geometry(scene)
     figures = torch.stack([box_mask(each.figure, grid) for each in boxes]).amax(0)
     told = {

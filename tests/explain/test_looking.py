@@ -17,6 +17,7 @@ from newbie_image.explain.looking import Explanation, LookChoice, Looking
 from newbie_image.explain.numbers import tag_file
 from newbie_image.explain.overlay import colours, heat_picture, level, regions_picture
 from newbie_image.explain.page import page
+from newbie_image.latents import seeded_noise
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.request import GenerationRequest, PictureDone, UsedRegions
 from tests import tiny
@@ -81,24 +82,20 @@ def test_the_trace_is_by_step(pipeline: NewbiePipeline, seen: Explanation) -> No
     assert [step.characters is None for step in seen.trace] == [False, True, False]
     assert [step.preview is None for step in seen.trace] == [True, False, False]
     assert seen.trace[-1].t == pytest.approx(1)
-    noise = torch.randn(0)
-    del noise
     sizes, norms = [step.step_size for step in seen.trace], [step.guidance_norm for step in seen.trace]
     assert min(sizes) > 0
     assert all(norm is not None and norm > 0 for norm in norms)
-    # Euler: the step is dt · velocity. Without guidance there is no norm, and one step goes all the way.
+    # Without guidance there is no norm, and one step goes all the way.
     free = GenerationRequest(PLACED, seed=5, guidance_scale=1.0, steps=1)
     alone, done = look(pipeline, free, LookChoice())
     assert alone.trace[0].guidance_norm is None
-    from newbie_image.latents import seeded_noise
-
     assert done.latents is not None
     way = done.latents[0] - seeded_noise(5, 1, (16, 6, 8))[0]
     assert alone.trace[0].step_size == pytest.approx(float(way.norm()), rel=1e-5)
 
 
 def test_guidance_norms_are_those_of_the_velocities(pipeline: NewbiePipeline) -> None:
-    # Under twice the scale the first step goes 2 · pull · dt away from the one without guidance.
+    # c + 2 · (c − u) is scale 3: the first step ends 2 · pull · dt away from the one without guidance.
     plain, one = (GenerationRequest(PLACED, seed=5, guidance_scale=scale) for scale in (1.0, 3.0))
     looking = Sight(steps=frozenset({0}), pull=True)
     events = pipeline.stream(one, sights=(looking,))
