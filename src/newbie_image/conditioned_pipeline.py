@@ -10,6 +10,7 @@ import torch
 
 from newbie_image.binding.binding import Binding
 from newbie_image.binding.encoding import bind_prompt, read_bound
+from newbie_image.binding.groups import GroupedText, group_tokens
 from newbie_image.binding.sight import Sight
 from newbie_image.bundle import BundleSettings, TextSettings
 from newbie_image.conditioning import conditioned_velocity, guidance_of
@@ -66,6 +67,24 @@ class ConditionedPipeline(QuantisedPipeline):
             self.text_encoder.to("cpu")
             self.clip_model.to("cpu")
         return replace(features, groups=groups).to(self._device(), self.transformer.dtype)
+
+    def words(self, request: GenerationRequest) -> GroupedText:
+        """The prompt's tokens as the transformer reads them, with their characters and tags: what a
+        :class:`Sight` has collected is by these tokens.
+
+        Args:
+            request: completed.
+
+        Raises:
+            RequestError: more tokens than the bundle takes; of a text that is cut or read by group nothing is
+                known by tag.
+        """
+        binding, _ = self.bind(request)
+        if binding is not None:
+            return binding.text
+        prompt = parse(request.prompt, strict=not request.tolerant)
+        form = cast("TextForm", request.text_form)
+        return group_tokens(prompt, self._text_settings(request), self.tokenizer, apart=False, form=form)
 
     def condition(self, request: GenerationRequest) -> Conditioning:
         """Everything that a completed request's prompt asks for."""

@@ -16,6 +16,7 @@ from newbie_image.memory.trims import TRIMS
 from newbie_image.models.prepared_text import PreparedText
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling import Guidance, guided_velocity, one_batch
+from newbie_image.sampling.guidance import Watch
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.text import TextFeatures
 
@@ -94,10 +95,12 @@ def conditioned_velocity(
     guided = tuple(t for t in times if guidance.active(t))
     alone_at = tuple(t for t in times if not in_one_batch or not guidance.active(t))
     alone = under(lambda whole: whole.rows(0, count), count, alone_at)
+    watch = _shown_to([sight for sight in sights if sight.pull])
     if in_one_batch:
-        return guided_velocity(guidance, alone, paired=one_batch(under(lambda whole: whole, count, guided)))
+        paired = one_batch(under(lambda whole: whole, count, guided))
+        return guided_velocity(guidance, alone, paired=paired, watch=watch)
     negative = under(lambda whole: whole.rows(count, 2 * count), 0, guided)
-    return guided_velocity(guidance, alone, unconditional=negative)
+    return guided_velocity(guidance, alone, unconditional=negative, watch=watch)
 
 
 def guidance_of(request: GenerationRequest) -> Guidance:
@@ -107,6 +110,18 @@ def guidance_of(request: GenerationRequest) -> Guidance:
         cast("float", request.cfg_truncation),
         cast("float", request.cfg_renorm),
     )
+
+
+def _shown_to(sights: Sequence[Sight]) -> Watch | None:
+    """Shows both velocities to those who note guidance; None where nobody does."""
+    if not sights:
+        return None
+
+    def watch(conditional: Tensor, unconditional: Tensor) -> None:
+        for sight in sights:
+            sight.note_pull(conditional, unconditional)
+
+    return watch
 
 
 def _under(

@@ -41,6 +41,7 @@ from newbie_image.request import (
     PictureDone,
     StepDone,
     TextEncoded,
+    UsedRegions,
 )
 from newbie_image.sampling import check_finite, make_solver, time_grid
 
@@ -221,6 +222,8 @@ class NewbiePipeline(ConditionedPipeline):
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
             )
         self._stage(request)  # an unknown one is said before the work
+        for sight in sights:
+            sight.check(len(self.transformer.layers), cast("int", request.steps))
         token_grid(self._latent_shape(request)[1:], self.transformer.patch_size, self.transformer.axes_lens)
         solver = make_solver(cast("str", request.sampler))
         grid = time_grid(cast("int", request.steps), cast("float", request.shift), cast("str", request.grid))
@@ -266,6 +269,7 @@ class NewbiePipeline(ConditionedPipeline):
         bring_to_device(self.transformer)
         self.transformer.attention_backend = self._attention
         done: list[Tensor] = []
+        regions: list[UsedRegions] = []
         steps = cast("int", request.steps)
         batches = [initial[start : start + request.batch] for start in range(0, request.count, request.batch)]
         for number, batch in enumerate(batches):
@@ -310,6 +314,7 @@ class NewbiePipeline(ConditionedPipeline):
                 if reply is not None:
                     final = reply.to(device=device, dtype=torch.float32)
             done.append(final)
+            regions += velocity.regions(len(batch))
             del walk, velocity
         latents = torch.cat(done)
         del done
@@ -323,7 +328,7 @@ class NewbiePipeline(ConditionedPipeline):
         used = request if bound else replace(request, binding="off")
         images = () if pixels is None else self._pictures(used, pixels, kept)
         seconds["decoding"] = time.perf_counter() - began
-        yield PictureDone(images, seconds, peak_memory(device), kept, pixels)
+        yield PictureDone(images, seconds, peak_memory(device), kept, pixels, tuple(regions))
 
     @torch.no_grad()
     def __call__(

@@ -212,6 +212,20 @@ class GeneratedImage:
 
 
 @dataclass(frozen=True)
+class UsedRegions:
+    """Where the characters of one picture were to stand, as its binding was told.
+
+    Args:
+        boxes: left, top, right, bottom in fractions of the picture, a character each, from `<position>`;
+            empty where the regions were found in the picture itself.
+        masks: (characters, image tokens downwards, across) in [0, 1], on the CPU.
+    """
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    masks: torch.Tensor
+
+
+@dataclass(frozen=True)
 class PictureDone:
     """All pictures of the request are decoded.
 
@@ -221,6 +235,7 @@ class PictureDone:
         peak_memory: highest memory of the device in bytes, None where it cannot be known.
         latents: (count, channels, height/8, width/8) on the CPU, float32, as the transformer gave them.
         pixels: (count, 3, height, width) on the CPU, float32 in [0, 1]; None where nothing was decoded.
+        regions: of each picture; empty where no regions acted.
     """
 
     images: tuple[GeneratedImage, ...]
@@ -228,6 +243,7 @@ class PictureDone:
     peak_memory: int | None = None
     latents: torch.Tensor | None = None
     pixels: torch.Tensor | None = None
+    regions: tuple[UsedRegions, ...] = ()
 
 
 Event = TextEncoded | StepDone | PictureDone

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from newbie_image.binding.bias import soft_masks
 from newbie_image.binding.binding import Binding
 from newbie_image.binding.sight import Sight, found_masks
+from newbie_image.request import UsedRegions
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.text import TextFeatures
 
@@ -83,6 +85,17 @@ class SteeredVelocity:
         self._finder = None
         self.conditioning = replace(self.conditioning, binding=replace(binding, masks=masks))
         self._rebuild()
+
+    def regions(self, pictures: int) -> tuple[UsedRegions, ...]:
+        """Where the characters of each picture are to stand; none where no regions act (yet)."""
+        binding = self.conditioning.binding
+        if binding is None or not binding.parts.regional or not binding.placed:
+            return ()
+        if binding.masks:
+            return tuple(UsedRegions((), masks) for masks in binding.masks[:pictures])
+        boxes = tuple(region.box for region in binding.regions)
+        masks = soft_masks(boxes, *self._image_grid).view(len(boxes), *self._image_grid)
+        return (UsedRegions(boxes, masks),) * pictures
 
     def _rebuild(self) -> None:
         finder = () if self._finder is None else (self._finder,)

@@ -36,7 +36,7 @@ def test_help_names_every_command_without_torch() -> None:
         assert command.help in said
 
 
-@pytest.mark.parametrize("name", ["generate", "create", "replay", "info"])
+@pytest.mark.parametrize("name", ["generate", "create", "explain", "replay", "info"])
 def test_help_of_each_command_comes_without_torch(name: str) -> None:
     assert "--help" in without_torch(name, "--help")
 

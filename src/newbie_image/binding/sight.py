@@ -3,7 +3,7 @@
 Two kinds of maps. `attention` is the softmax itself, the mean over heads. `similarity` is the likeness of
 what attention gives an image token and a caption token (as in ConceptAttention, arXiv 2502.04320), which also
 says what a token of the picture has become. Only chosen blocks and steps are looked at, one sum is kept for
-each kind, and nothing is collected unless somebody looks.
+each kind, and nothing is collected unless somebody looks. How far guidance pulls can be noted beside them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from newbie_image.errors import RequestError
 from newbie_image.models.attention import KeyPadding
 from newbie_image.models.layers import JointAttention
 
@@ -32,21 +33,26 @@ class Sight:
         steps: steps to look at, by number from 0; None for all.
         kind: see the module.
         chunk: image tokens that are looked at in one go, which bounds memory.
+        pull: also note, at every step, how far guidance pulls.
 
     Attributes:
         total: (rows, caption tokens, image tokens) float32 on the CPU, sum over what was looked at; None at
             first.
         looks: how many looks the sum holds.
         step: number of the present step; the reader of the events sets it.
+        pulls: step → (calls, rows): the norm of conditional minus unconditional velocity over a whole picture
+            (channels, rows and columns). Steps without guidance are not in it.
     """
 
     blocks: tuple[int, ...] | None = None
     steps: frozenset[int] | None = None
     kind: Kind = "attention"
     chunk: int = 1024
+    pull: bool = False
     total: Tensor | None = field(default=None, init=False)
     looks: int = field(default=0, init=False)
     step: int = field(default=0, init=False)
+    pulls: dict[int, list[list[float]]] = field(default_factory=dict, init=False)
     _image: int = field(default=0, init=False)
     _rows: int = field(default=0, init=False)
 
@@ -64,6 +70,42 @@ class Sight:
     def forget(self) -> None:
         """Begins anew."""
         self.total, self.looks = None, 0
+        self.pulls.clear()
+
+    def check(self, blocks: int, steps: int) -> None:
+        """Holds what is asked for against a model of `blocks` joint blocks and a run of `steps` steps.
+
+        Raises:
+            RequestError: a block or step that is not there, or nothing that could be looked at.
+        """
+        for name, asked, count in (("block", self.blocks, blocks), ("step", self.steps, steps)):
+            unknown = sorted(number for number in asked or () if not 0 <= number < count)
+            if unknown:
+                raise RequestError(
+                    f"there is no {name} {unknown[0]} to look at; from 0 there are 0 to {count - 1}"
+                )
+            if asked is not None and not asked:
+                raise RequestError(f"no {name} to look at; give at least one of 0 to {count - 1}")
+        if self.kind == "similarity" and set(self._chosen(blocks)) == {blocks - 1}:
+            raise RequestError(
+                f"similarity cannot be seen in block {blocks - 1} alone, the last one, which keeps the "
+                "picture only; give a block below it, or the kind attention"
+            )
+
+    def _chosen(self, count: int) -> Sequence[int]:
+        """The blocks that are looked at, of `count`."""
+        return block_numbers("middle", count) if self.blocks is None else self.blocks
+
+    def note_pull(self, conditional: Tensor, unconditional: Tensor) -> None:
+        """Notes how far guidance pulls, if that is wanted.
+
+        Args:
+            conditional, unconditional: (batch, channels, height/8, width/8) velocities.
+        """
+        if self.pull:
+            apart = conditional.float() - unconditional.float()
+            norms = torch.linalg.vector_norm(apart, dim=tuple(range(1, apart.ndim))).tolist()
+            self.pulls.setdefault(self.step, []).append(norms)
 
     @contextlib.contextmanager
     def watching(self, transformer: Any, image_tokens: int, rows: int) -> Iterator[None]:
@@ -71,8 +113,7 @@ class Sight:
         if self.steps is not None and self.step not in self.steps:
             yield
             return
-        count = len(transformer.layers)
-        chosen = range(count // 3, count - count // 3) if self.blocks is None else self.blocks
+        chosen = self._chosen(len(transformer.layers))
         self._image, self._rows = image_tokens, rows
         handles = []
         for number in chosen:
@@ -104,8 +145,35 @@ class Sight:
 
     def _add(self, found: Tensor) -> None:
         found = found.float().cpu()
+        if self.total is not None and self.total.shape != found.shape:
+            raise RequestError(
+                f"maps of (pictures, caption tokens, image tokens) {tuple(self.total.shape)} and "
+                f"{tuple(found.shape)} cannot be added; look at one batch of pictures under one prompt"
+            )
         self.total = found if self.total is None else self.total + found
         self.looks += 1
+
+
+def block_numbers(name: str, count: int) -> tuple[int, ...]:
+    """The blocks that a word means, of `count` joint blocks: a third of them at least one block wide.
+
+    Args:
+        name: all, early, middle or late.
+        count: at least 1.
+
+    Raises:
+        RequestError: another word.
+    """
+    third = count // 3
+    spans = {
+        "all": range(count),
+        "early": range(max(1, third)),
+        "middle": range(third, count - third),
+        "late": range(count - max(1, third), count),
+    }
+    if name not in spans:
+        raise RequestError(f"unknown blocks {name!r}; choose one of {', '.join(spans)}, or numbers as 0-3,7")
+    return tuple(spans[name])
 
 
 def _attention(query: Tensor, key: Tensor, padding: KeyPadding | None, image: int, chunk: int) -> Tensor:

@@ -32,6 +32,9 @@ class _Command:
 COMMANDS: Final = {
     "generate": _Command("newbie_image.cli.generate", "generate_app", "Draw pictures of a prompt."),
     "create": _Command("newbie_image.cli.create", "create_app", "Draw one prompt after another, in a loop."),
+    "explain": _Command(
+        "newbie_image.cli.explain", "explain_app", "Show which words drew what, as maps and a page."
+    ),
     "replay": _Command("newbie_image.cli.replay", "replay_app", "Make a picture again from its metadata."),
     "info": _Command("newbie_image.cli.info", "info_app", "Say what device, versions and models there are."),
     "plan": _Command("newbie_image.cli.plan", "plan_app", "Say what memory a picture takes, and how."),

@@ -50,6 +50,7 @@ _PLACES: Final = {
     "out": "FOLDER",
     "preview": "kitty|iterm|sixel|blocks|off",
     "warnings-as-errors": "on|off",
+    "show-regions": "on|off",
 }
 
 
@@ -74,6 +75,7 @@ def create(
     tiled: options.TiledOption = False,
     decode: options.DecodeOption = None,
     count: options.CountOption = 1,
+    show_regions: options.ShowRegionsOption = False,
     out: Annotated[
         str,
         typer.Option(
@@ -140,6 +142,7 @@ def create(
         preview=find_protocol(),
         loras=adapters.read_loras(lora),
         warnings_as_errors=warnings_as_errors,
+        show_regions=show_regions,
     )
     session.change("seed", seed)
     loop = Loop(session)
@@ -247,7 +250,7 @@ class Loop:
         return None
 
     def _set(self, name: str, text: str) -> None:
-        if not text and name not in ("offload", "tolerant", "tiled", "warnings-as-errors"):
+        if not text and name not in ("offload", "tolerant", "tiled", "warnings-as-errors", "show-regions"):
             print(f"{name} {dict(self.session.describe(self._defaults()))[name]}")
             return
         before = self.session.choice
@@ -289,6 +292,7 @@ class Loop:
             split_count,
             summary,
             write_drawn,
+            write_regions,
         )
         from newbie_image.cli.preview import draw_preview
 
@@ -323,6 +327,8 @@ class Loop:
             written = write_drawn(drawn, paths[number : number + 1])
             sys.stdout.write(draw_preview(drawn.pictures[0].image, self.session.preview))  # type: ignore[arg-type]
             print(written[0].path, flush=True)
+            for beside in write_regions(drawn, [written[0].path]) if self.session.show_regions else ():
+                print(beside, flush=True)
             say_note(f"seed {drawn.pictures[0].seed}, {summary(drawn.seconds)}")
 
     def _save(self, place: str | None) -> None:

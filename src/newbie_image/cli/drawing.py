@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from newbie_image.cli.messages import say_warnings
-from newbie_image.provenance import record_picture, write_picture
-from newbie_image.request import GeneratedImage, GenerationRequest, PictureDone, StepDone, TextEncoded
+from newbie_image.provenance import record_picture, replace_file, write_picture
+from newbie_image.request import (
+    Event,
+    GeneratedImage,
+    GenerationRequest,
+    PictureDone,
+    StepDone,
+    TextEncoded,
+    UsedRegions,
+)
 
 if TYPE_CHECKING:
+    from newbie_image.binding.sight import Sight
     from newbie_image.pipeline import NewbiePipeline
 
 
@@ -28,6 +38,7 @@ class Drawn:
         seconds: by stage: text, sampling, decoding.
         peak_memory: bytes, None where it cannot be known.
         warnings: what is worth knowing of the prompt.
+        regions: where the characters of each picture were to stand; empty where no regions acted.
     """
 
     request: GenerationRequest
@@ -35,6 +46,7 @@ class Drawn:
     seconds: Mapping[str, float]
     peak_memory: int | None
     warnings: tuple[str, ...]
+    regions: tuple[UsedRegions, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ def draw(
     label: str = "drawing",
     warn: bool = True,
     stopped: Callable[[], bool] = lambda: False,
+    sights: Sequence[Sight] = (),
+    watch: Callable[[Event], None] | None = None,
 ) -> Drawn:
     """Draw a request and show how far it is.
 
@@ -112,13 +126,17 @@ def draw(
         label: stands before the progress bar.
         warn: say the stream's warnings; they come with the result in any case.
         stopped: asked after each step.
+        sights: collectors for the stream.
+        watch: is shown every event.
 
     Raises:
         Stopped: `stopped` said so.
     """
     warnings: tuple[str, ...] = ()
-    with contextlib.closing(pipeline.stream(request)) as events, _progress(label) as advance:
+    with contextlib.closing(pipeline.stream(request, sights=sights)) as events, _progress(label) as advance:
         for event in events:
+            if watch is not None:
+                watch(event)
             match event:
                 case TextEncoded():
                     warnings = (*size_remarks(pipeline, request), *event.warnings)
@@ -129,7 +147,9 @@ def draw(
                     if stopped():
                         raise Stopped
                 case PictureDone():
-                    return Drawn(request, event.images, event.seconds, event.peak_memory, warnings)
+                    return Drawn(
+                        request, event.images, event.seconds, event.peak_memory, warnings, event.regions
+                    )
     raise RuntimeError("the stream ended without a picture")
 
 
@@ -142,6 +162,44 @@ def write_drawn(drawn: Drawn, paths: list[Path]) -> list[WrittenPicture]:
         sha256 = write_picture(path, picture.image, record)
         written.append(WrittenPicture(path, sha256, record.pixels, time.perf_counter() - start))
     return written
+
+
+def write_regions(drawn: Drawn, paths: Sequence[Path]) -> list[Path]:
+    """Draw each picture with its characters' regions and numbers as `NAME-regions.png` beside it; where there
+    are none, say so and write nothing.
+
+    Args:
+        drawn: pictures.
+        paths: where they were written.
+    Returns:
+        What was written.
+    """
+    from newbie_image.explain.overlay import regions_picture
+
+    if not drawn.regions:
+        say_warnings([_no_regions(drawn)])
+        return []
+    written = []
+    for picture, regions, path in zip(drawn.pictures, drawn.regions, paths, strict=True):
+        buffer = io.BytesIO()
+        regions_picture(picture.image, regions).save(buffer, format="PNG")
+        beside = path.with_stem(f"{path.stem}-regions")
+        replace_file(beside, buffer.getvalue())
+        written.append(beside)
+    return written
+
+
+def _no_regions(drawn: Drawn) -> str:
+    from newbie_image.binding_modes import MODES, read_binding
+
+    used = str(drawn.pictures[0].settings["binding"])
+    parts = read_binding(used) or MODES["off"]
+    if parts.regional:
+        return f"--show-regions: binding {used!r} knew no regions; give each character a <position>"
+    return (
+        f"--show-regions: the picture was drawn with binding {used!r}, which uses no regions; give --binding "
+        "region, full or sealed"
+    )
 
 
 def split_count(request: GenerationRequest) -> Iterator[GenerationRequest]:

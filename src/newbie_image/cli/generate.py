@@ -47,6 +47,7 @@ def generate(
     out: options.OutOption = None,
     count: options.CountOption = 1,
     batch: options.BatchOption = 1,
+    show_regions: options.ShowRegionsOption = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture.", rich_help_panel="Output")
     ] = False,
@@ -109,7 +110,15 @@ def generate(
     )
     loras = adapters.read_loras(lora)
     paths = options.plan_paths(out, list(range(request.seed, request.seed + count)))
-    draw_and_write(choice, request, paths, loras, as_json=as_json, warnings_as_errors=warnings_as_errors)
+    draw_and_write(
+        choice,
+        request,
+        paths,
+        loras,
+        as_json=as_json,
+        warnings_as_errors=warnings_as_errors,
+        show_regions=show_regions,
+    )
 
 
 def draw_and_write(
@@ -120,6 +129,7 @@ def draw_and_write(
     *,
     as_json: bool,
     warnings_as_errors: bool = False,
+    show_regions: bool = False,
 ) -> None:
     """Load, draw, write, and say what was written: a path or a JSON object a line.
 
@@ -133,6 +143,7 @@ def draw_and_write(
         split_count,
         summary,
         write_drawn,
+        write_regions,
     )
     from newbie_image.cli.loading import load_model
     from newbie_image.cli.messages import say_note, say_warnings
@@ -153,7 +164,8 @@ def draw_and_write(
         label = "drawing" if request.count == 1 else f"{done + 1}/{request.count}"
         drawn = draw(loaded.pipeline, part, label=label, warn=done == 0)
         written = write_drawn(drawn, paths[done : done + part.count])
-        for picture, file in zip(drawn.pictures, written, strict=True):
+        shown = write_regions(drawn, [file.path for file in written]) if show_regions else []
+        for place, (picture, file) in enumerate(zip(drawn.pictures, written, strict=True)):
             seconds = {"loading": loaded.seconds, **drawn.seconds, "writing": file.seconds}
             if as_json:
                 print(
@@ -168,6 +180,7 @@ def draw_and_write(
                             "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
                             "peak_memory": drawn.peak_memory,
                             "warnings": [*remarks, *loaded.warnings, *drawn.warnings],
+                            **({"regions": str(shown[place])} if shown else {}),
                         },
                         ensure_ascii=False,
                     ),
@@ -175,6 +188,8 @@ def draw_and_write(
                 )
             else:
                 print(file.path, flush=True)
+                if shown:
+                    say_note(f"regions: {shown[place]}")
                 if sys.stdout.isatty():
                     say_note(f"seed {picture.seed}, {summary(seconds)}")
         done += part.count

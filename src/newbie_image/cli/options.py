@@ -285,6 +285,14 @@ OutOption = Annotated[
         rich_help_panel=_OUTPUT_PANEL,
     ),
 ]
+ShowRegionsOption = Annotated[
+    bool,
+    typer.Option(
+        "--show-regions",
+        help="Also write NAME-regions.png: the picture with its characters' regions and numbers.",
+        rich_help_panel=_OUTPUT_PANEL,
+    ),
+]
 
 
 class OffloadCommand(TyperCommand):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from newbie_image.cli import lora as adapters
 from newbie_image.cli import options
+from newbie_image.cli.recorded import AskedModel, load_recorded
 from newbie_image.provenance import PictureRecord, hash_pixels, read_picture
 
 if TYPE_CHECKING:
@@ -72,7 +71,6 @@ def replay(
 ) -> None:
     """Make a picture again from its own metadata. Exit code 0: the same to the bit, 1: it differs."""
     from newbie_image.cli.drawing import draw
-    from newbie_image.cli.loading import load_model
     from newbie_image.cli.messages import say_note
     from newbie_image.provenance import check_writable, record_picture, write_picture
 
@@ -81,28 +79,22 @@ def replay(
         check_writable(out)
     if hash_pixels(before) != record.pixels:
         say_note("the picture was changed after it was made: its pixels are not those of its record")
-    vae = vae or _recorded_vae(record)
-    parts = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model}
-    _check_parts(record, parts)
-    loaded = load_model(
-        options.ModelChoice(
-            model=model or transformer or record.bundle.name,
-            device=device,
-            dtype=dtype or record.environment.get("dtype", "auto"),
-            attention=attention or record.environment.get("attention", "auto"),
-            offload=options.read_offload(offload),
-            vae=vae,
-            vram=vram,
-            quantise=quantise or record.environment.get("quantise", "none"),
-            quantise_encoders=quantise_encoders or record.environment.get("quantise_encoders", "none"),
-            trims=trims or record.environment.get("trims", "all"),
-            **parts,
-        ),
-        adapters.find_recorded(record.adapters, lora or (), (Path(), picture.parent)),
+    asked = AskedModel(
+        model,
+        device,
+        dtype,
+        attention,
+        offload,
+        vae,
+        vram,
+        transformer,
+        text_encoder,
+        clip_model,
+        quantise,
+        quantise_encoders,
+        trims,
     )
-    if any(use.fused for use in record.adapters):
-        loaded.pipeline.fuse_lora()
-    _take_threads(record)
+    loaded = load_recorded(asked, record, picture, lora)
     drawn = draw(loaded.pipeline, record.request, label="replaying")
     again = drawn.pictures[record.index]
     made = record_picture(again, record.request)
@@ -123,47 +115,6 @@ def replay(
     else:
         print(describe(picture, difference, causes))
     raise typer.Exit(0 if same else 1)
-
-
-def _check_parts(record: PictureRecord, given: Mapping[str, str | None]) -> None:
-    """Ask for the parts from elsewhere that drew the picture, of which only names are recorded."""
-    from newbie_image.errors import CheckpointError
-
-    for part, path in given.items():
-        recorded = record.environment.get(part)
-        if recorded is not None and path is None:
-            raise CheckpointError(
-                f"the picture was drawn with the {part} {recorded.partition(' ')[0]!r}, of which no path is "
-                f"recorded; say where it is with --{part.replace('_', '-')} PATH"
-            )
-
-
-def _recorded_vae(record: PictureRecord) -> str | None:
-    """The VAE from elsewhere that drew the picture, by its name; None for the model's own."""
-    from newbie_image.checkpoints.vae_registry import find_vae
-    from newbie_image.errors import CheckpointError
-
-    name = record.environment.get("vae")
-    if name is not None:
-        try:
-            find_vae(name)
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"the picture was drawn with the VAE {name!r}, of which no path is recorded; say where it is "
-                f"with --vae PATH ({error})"
-            ) from None
-    return name
-
-
-def _take_threads(record: PictureRecord) -> None:
-    """Compute with the recorded number of threads: sums are split by it, so their last bits depend on it."""
-    import os
-
-    import torch
-
-    recorded = record.environment.get("threads", "")
-    if recorded.isdecimal() and 1 <= int(recorded) <= 8 * (os.cpu_count() or 1):
-        torch.set_num_threads(int(recorded))
 
 
 def compare(one: Image, other: Image) -> Difference | None:

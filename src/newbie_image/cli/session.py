@@ -114,6 +114,7 @@ class Session:
         preview: how pictures are shown, one of :data:`newbie_image.cli.preview.PROTOCOLS`.
         loras: the adapters on the model, in order.
         warnings_as_errors: draw nothing where there is a warning about the prompt.
+        show_regions: also write each picture with its characters' regions.
     """
 
     choice: ModelChoice = field(default_factory=ModelChoice)
@@ -123,6 +124,7 @@ class Session:
     preview: str = "off"
     loras: tuple[LoraChoice, ...] = ()
     warnings_as_errors: bool = False
+    show_regions: bool = False
 
     def change(self, name: str, text: str) -> bool:
         """Change a setting by its name; true when the model has to be loaded again.
@@ -142,6 +144,8 @@ class Session:
             self.out = text or "outputs"
         elif name == "warnings-as-errors":
             self.warnings_as_errors = _switch(text)
+        elif name == "show-regions":
+            self.show_regions = _switch(text)
         elif name == "preview":
             if text not in PROTOCOLS:
                 raise RequestError(f"unknown preview {text!r}; choose one of {', '.join(PROTOCOLS)}")
@@ -191,7 +195,8 @@ class Session:
             rows.append((name, str(getattr(self.choice, setting.names[0]) or unset)))
         adapters = ", ".join(f"{lora.name or lora.path.name}:{lora.scale:g}" for lora in self.loras)
         rows += [("lora", adapters or "none"), ("out", self.out), ("preview", self.preview)]
-        return [*rows, ("warnings-as-errors", str(self.warnings_as_errors))]
+        rows.append(("warnings-as-errors", str(self.warnings_as_errors)))
+        return [*rows, ("show-regions", str(self.show_regions))]
 
     def toolbar(self, defaults: Any = None) -> str:
         """The settings that change most, in one line."""

@@ -20,6 +20,8 @@ from newbie_image.sampling.solvers import VelocityFn
 
 PairedVelocityFn = Callable[[torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
 """(latents (batch, …), t) → (conditional, unconditional) velocities, each like the latents."""
+Watch = Callable[[torch.Tensor, torch.Tensor], None]
+"""Is shown (conditional, unconditional) wherever guidance acts, and changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def guided_velocity(
     *,
     unconditional: VelocityFn | None = None,
     paired: PairedVelocityFn | None = None,
+    watch: Watch | None = None,
 ) -> VelocityFn:
     """One velocity function for a solver, out of the model's calls.
 
@@ -90,6 +93,7 @@ def guided_velocity(
         conditional: velocity with the prompt; alone it is called where guidance is off.
         unconditional: velocity with the negative prompt.
         paired: both at once, conditional first.
+        watch: is shown both before they are combined.
 
     Returns:
         (latents (batch, …), t) → velocity (batch, …), float32.
@@ -99,13 +103,17 @@ def guided_velocity(
         if not guidance.active(t):
             return conditional(latents, t).float()
         if paired is not None:
-            return guidance.combine(*paired(latents, t))
-        if unconditional is not None:
-            return guidance.combine(conditional(latents, t), unconditional(latents, t))
-        raise RequestError(
-            f"guidance {guidance.scale:g} needs a negative prompt's features (an empty negative counts); "
-            "give them, or set the guidance scale to 1"
-        )
+            both = paired(latents, t)
+        elif unconditional is not None:
+            both = conditional(latents, t), unconditional(latents, t)
+        else:
+            raise RequestError(
+                f"guidance {guidance.scale:g} needs a negative prompt's features (an empty negative counts); "
+                "give them, or set the guidance scale to 1"
+            )
+        if watch is not None:
+            watch(*both)
+        return guidance.combine(*both)
 
     return velocity
 

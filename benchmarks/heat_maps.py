@@ -1,0 +1,173 @@
+"""Does a tag's heat map lie where the tag was drawn? The measurement that chooses kind of map and blocks.
+
+    PYTHONPATH=src python benchmarks/heat_maps.py --scenes 100
+
+Held-out scenes of the embedded model's world are drawn from their complete XML captions. The world says where
+each thing belongs: hair, eyes, expression, glasses and headwear in the character's head box; clothes, pose
+and what is held in its figure box; the background in what no figure covers. For attention and similarity, in
+the early, middle and late blocks and in all of them, the share of each tag's mass inside its region is set
+against chance, the region's area: share / area. A map without any sense of place has 1, and 1 / area is the
+most that there is, so every attribute is shown with that limit. Boxes are those of the rendered scene, from
+which a drawn one differs by the layout's jitter of a few pixels.
+
+A picture that is wrong counts like any other. Nothing is selected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from newbie_image.binding.groups import TagSpan
+from newbie_image.binding.sight import Kind, Sight, block_numbers
+from newbie_image.explain.heat import box_mask, excess, mass_inside, tag_maps
+from newbie_image.models.rotary_limits import token_grid
+from newbie_image.nano.captions import character_tags, scene_tags, xml_caption
+from newbie_image.nano.dataset import HELD_OUT_SEED
+from newbie_image.nano.world.render import geometry
+from newbie_image.nano.world.scene import Scene, sample_scene
+from newbie_image.pipeline import NewbiePipeline
+from newbie_image.request import GenerationRequest
+
+KINDS: tuple[Kind, ...] = ("attention", "similarity")
+THIRDS = ("early", "middle", "late")
+BLOCKS = (*THIRDS, "all")
+HEAD = ("hair_color", "hair_style", "eye_color", "expression", "glasses", "headwear")
+FIGURE = ("top", "bottom", "legwear", "pose", "held", "gender")
+AIM = 3.0
+"""Times chance that is aimed at."""
+
+Found = dict[tuple[str, str], dict[str, list[tuple[float, float]]]]
+"""(kind, blocks) → attribute → (share inside, area) of every tag."""
+
+
+def scenes(count: int, people: Sequence[int]) -> list[Scene]:
+    """Held-out scenes without named figures, whose captions leave out what the name says."""
+    found = [sample_scene(HELD_OUT_SEED + i, people[i % len(people)]) for i in range(count)]
+    return [
+        replace(scene, characters=tuple(replace(each, name=None) for each in scene.characters))
+        for scene in found
+    ]
+
+
+def regions(
+    scene: Scene, spans: Sequence[TagSpan], grid: tuple[int, int]
+) -> Iterator[tuple[int, str, Tensor]]:
+    """(which tag, its attribute, its true region: (image tokens,) in [0, 1]) of tags that have a place."""
+    boxes = geometry(scene)
+    figures = torch.stack([box_mask(each.figure, grid) for each in boxes]).amax(0)
+    told = {
+        (number, tag): attribute
+        for number, character in enumerate(scene.characters, start=1)
+        for attribute, (_, tags) in character_tags(character).items()
+        for tag in tags
+    }
+    general = {tag for name, tags in scene_tags(scene).items() if name == "background" for tag in tags}
+    for place, span in enumerate(spans):
+        attribute = told.get((span.group, span.text))
+        if attribute in HEAD:
+            yield place, attribute, box_mask(boxes[span.group - 1].head, grid)
+        elif attribute in FIGURE:
+            yield place, attribute, box_mask(boxes[span.group - 1].figure, grid)
+        elif span.group == 0 and span.text in general:
+            yield place, "background", 1 - figures
+
+
+def look(
+    pipeline: NewbiePipeline, scene: Scene, number: int, arguments: argparse.Namespace, found: Found
+) -> None:
+    """Draw one scene with a collector a kind and third, and note every tag's share."""
+    request = pipeline.complete(
+        GenerationRequest(xml_caption(scene), seed=number, steps=arguments.steps, binding=arguments.binding)
+    )
+    count = len(pipeline.transformer.layers)
+    sights = {(kind, name): Sight(block_numbers(name, count), kind=kind) for kind in KINDS for name in THIRDS}
+    *_, done = pipeline.stream(request, decode=False, sights=tuple(sights.values()))
+    size = done.latents.shape[2:]  # type: ignore[union-attr]
+    transformer = pipeline.transformer
+    grid = token_grid((size[0], size[1]), transformer.patch_size, transformer.axes_lens)
+    spans = pipeline.words(request).spans
+    for kind in KINDS:
+        maps = {name: sights[kind, name].maps[0] for name in THIRDS}
+        looks = {name: sights[kind, name].looks for name in THIRDS}
+        maps["all"] = sum(maps[name] * looks[name] for name in THIRDS) / sum(looks.values())  # type: ignore
+        for name, whole in maps.items():
+            heats = tag_maps(whole, spans)
+            heats = heats.clamp_min(0) if arguments.floor else excess(heats)
+            for place, attribute, region in regions(scene, spans, grid):
+                share = mass_inside(heats[place], region)
+                area = float(region.mean())
+                found[kind, name][attribute].append((area if share is None else share, area))
+
+
+def table(found: Found) -> str:
+    """Markdown: by attribute, times chance of each kind and blocks, and the limit."""
+    columns = [(kind, name) for kind in KINDS for name in BLOCKS]
+    lines = [
+        "| attribute | tags | chance | limit | "
+        + " | ".join(f"{kind}, {name}" for kind, name in columns)
+        + " |",
+        "|---" * (4 + len(columns)) + "|",
+    ]
+    attributes = [name for name in (*HEAD, *FIGURE, "background") if found[columns[0]].get(name)]
+    for attribute in attributes:
+        pairs = found[columns[0]][attribute]
+        area = statistics.fmean(pair[1] for pair in pairs)
+        values = [f"{ratio(found[column][attribute]):.2f}" for column in columns]
+        lines.append(
+            f"| {attribute} | {len(pairs)} | {area:.3f} | {1 / area:.2f} | " + " | ".join(values) + " |"
+        )
+    for label, names in (("head, mean", HEAD), ("figure, mean", FIGURE), ("all, mean", attributes)):
+        known = [name for name in names if name in attributes]
+        values = [statistics.fmean(ratio(found[column][name]) for name in known) for column in columns]
+        lines.append(f"| {label} | | | | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+    return "\n".join(lines)
+
+
+def ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Mean share inside over mean area."""
+    return statistics.fmean(pair[0] for pair in pairs) / statistics.fmean(pair[1] for pair in pairs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scenes", type=int, default=8)
+    parser.add_argument("--people", default="1,2", help="numbers of characters, in turn")
+    parser.add_argument("--steps", type=int, default=None, help="the bundle's without it")
+    parser.add_argument("--binding", default="off")
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--floor", action="store_true", help="count all of a map, not what is above its mean")
+    parser.add_argument("--json", type=Path, default=None, help="also write every figure there")
+    arguments = parser.parse_args()
+    people = [int(number) for number in arguments.people.split(",")]
+    pipeline = NewbiePipeline.from_pretrained(arguments.model, torch_dtype=torch.float32)
+    found: Found = {(kind, name): defaultdict(list) for kind in KINDS for name in BLOCKS}
+    began = time.perf_counter()
+    for number, scene in enumerate(scenes(arguments.scenes, people)):
+        look(pipeline, scene, number, arguments, found)
+    print(table(found))
+    best = max(
+        found, key=lambda column: statistics.fmean(ratio(found[column][name]) for name in found[column])
+    )
+    reached = sorted(name for name in found[best] if ratio(found[best][name]) >= AIM)
+    print(f"\nbest by the mean over attributes: {best[0]} in {best[1]} blocks; {AIM:g} times chance or more: "
+          f"{', '.join(reached) or 'none'}; {time.perf_counter() - began:.0f} s")  # fmt: skip
+    if arguments.json is not None:
+        plain: dict[str, Any] = {f"{kind}, {name}": dict(values) for (kind, name), values in found.items()}
+        arguments.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
