@@ -125,7 +125,7 @@ def evaluate(
     from newbie_image.devices import choose_device
     from newbie_image.nano.evaluate import CAPTIONS, generate, held_out_scenes, write_score
     from newbie_image.nano.evaluate import evaluate as score_bundle
-    from newbie_image.nano.recipe import load_readers
+    from newbie_image.nano.recipe import load_readers, reader_pictures
     from newbie_image.nano.world.sheet import tile
     from newbie_image.pipeline import NewbiePipeline
 
@@ -138,7 +138,7 @@ def evaluate(
         progress=lambda done: typer.echo(f"{done} of {count}", err=True), **settings,
     )  # fmt: skip
     if out is not None:
-        write_score(score, out)
+        write_score(score | {"reader_pictures": reader_pictures(readers)}, out)
     if sheet is not None:
         prompts = [CAPTIONS[form](scene) for scene in held_out_scenes(32)]
         tile(list(generate(pipeline, prompts, **settings)), columns=8).save(sheet)

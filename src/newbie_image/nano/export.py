@@ -23,7 +23,7 @@ LICENCE = "Apache-2.0: these weights were trained by this project on pictures th
 
 
 def bundle_settings(
-    statistics: LatentStatistics, size: int, *, steps: int, guidance: float
+    statistics: LatentStatistics, size: int, *, steps: int, guidance: float, shift: float
 ) -> BundleSettings:
     """`newbie.json` of the embedded model."""
     return BundleSettings(
@@ -45,13 +45,20 @@ def bundle_settings(
             cfg_truncation=1.0,
             cfg_renorm=0.0,
             sampler="euler",
-            shift=1.5,
+            shift=shift,
         ),
     )
 
 
 def assemble(
-    parts: Parts, vae: AutoencoderDC, statistics: LatentStatistics, size: int, *, steps: int, guidance: float
+    parts: Parts,
+    vae: AutoencoderDC,
+    statistics: LatentStatistics,
+    size: int,
+    *,
+    steps: int,
+    guidance: float,
+    shift: float,
 ) -> NewbiePipeline:
     """A pipeline around trained parts; the parts are used as they are, not copied."""
     pipeline = NewbiePipeline(
@@ -61,9 +68,9 @@ def assemble(
         clip_model=parts.clip_model,
         clip_tokenizer=build_tokenizer("jina"),
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
     )
-    pipeline.settings = bundle_settings(statistics, size, steps=steps, guidance=guidance)
+    pipeline.settings = bundle_settings(statistics, size, steps=steps, guidance=guidance, shift=shift)
     pipeline.vae_settings = pipeline.settings.vae
     return pipeline
 

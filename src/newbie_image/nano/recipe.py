@@ -65,7 +65,7 @@ class Recipe:
         pictures: renders to learn from.
         reader_pictures: renders that the evaluator's classifiers learn from.
         reader_epochs: how often they see each.
-        steps, guidance: sampling defaults that go into the bundle.
+        steps, guidance, shift: sampling defaults that go into the bundle.
         hold_out_pairs: nobody in the model's renders has one of :data:`world.held_out.HELD_OUT_PAIRS`, so
             that the benchmark can ask for what was never shown together.
     """
@@ -76,6 +76,7 @@ class Recipe:
     reader_epochs: float = 12.0
     steps: int = 20
     guidance: float = 3.0
+    shift: float = 1.5
     hold_out_pairs: bool = False
     autoencoder: AutoencoderRecipe = field(
         default_factory=lambda: AutoencoderRecipe(batch=8, latent_noise=0.04)
@@ -158,14 +159,12 @@ class Workshop:
             save_file({name: value.contiguous() for name, value in parts.state_dict().items()}, start)
             recipe = Path(pipeline.bundle_folder or bundle) / "recipe.json"
             told = json.loads(recipe.read_text()) if recipe.exists() else {}
-            runs = [
-                *told.get("transformer_before", []),
-                *([told["transformer"]] if "transformer" in told else []),
-            ]
-            self._before().write_text(json.dumps(runs, indent=2) + "\n")
+            for part in ("autoencoder", "transformer"):
+                runs = [*told.get(f"{part}_before", []), *([told[part]] if part in told else [])]
+                self._before(part).write_text(json.dumps(runs, indent=2) + "\n")
 
-    def _before(self) -> Path:
-        return self.folder / "transformer" / "before.json"
+    def _before(self, part: str) -> Path:
+        return self.folder / part / "before.json"
 
     def _start(self) -> Path:
         return self.folder / "transformer" / "start.safetensors"
@@ -239,6 +238,7 @@ class Workshop:
             self.recipe.size,
             steps=self.recipe.steps,
             guidance=self.recipe.guidance,
+            shift=self.recipe.shift,
         )
 
     def trained_parts(self) -> Parts:
@@ -272,6 +272,8 @@ class Workshop:
                 report=lambda line, name=name: self.report(f"readers: {name} {line}"),
             )  # fmt: skip
             save_reader(trained, target / f"{name}.safetensors")
+        note = {"pictures": len(done), "size": store.size}
+        (target / "trained.json").write_text(json.dumps(note) + "\n")
         finder = train_detector(
             Detector(), pictures, scenes, epochs=epochs, device=self.device,
             report=lambda line: self.report(f"readers: detector {line}"),
@@ -290,11 +292,20 @@ class Workshop:
             "recipe": asdict(self.recipe),
             "hardware": hardware(self.device),
             "pictures": encoded_count(self.folder / "latents"),
-            "reader_pictures": len(self.reader_store().finished()),
             "autoencoder": _last(self.folder / "autoencoder" / "log.jsonl"),
+            "autoencoder_before": _runs(self._before("autoencoder")),
             "transformer": _last(self.folder / "transformer" / "log.jsonl"),
-            "transformer_before": json.loads(self._before().read_text()) if self._before().exists() else [],
+            "transformer_before": _runs(self._before("transformer")),
         }
+
+
+def _runs(note: Path) -> list[dict[str, Any]]:
+    return json.loads(note.read_text()) if note.exists() else []
+
+
+def reader_pictures(folder: Path) -> int:
+    """How many renders the readers in a folder were trained on."""
+    return int(json.loads((folder / "trained.json").read_text())["pictures"])
 
 
 def load_readers(folder: Path) -> tuple[Any, Any]:

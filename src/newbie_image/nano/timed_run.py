@@ -34,7 +34,14 @@ from newbie_image.nano.export import write_bundle
 from newbie_image.nano.latents import LatentStatistics, read_statistics, write_statistics
 from newbie_image.nano.learner import Compilation, Learner
 from newbie_image.nano.parts import Parts, TransformerRecipe
-from newbie_image.nano.recipe import COUNTS, Recipe, Workshop, hardware, load_readers
+from newbie_image.nano.recipe import (
+    COUNTS,
+    Recipe,
+    Workshop,
+    hardware,
+    load_readers,
+    reader_pictures,
+)
 from newbie_image.nano.resident import ResidentBatches, ResidentPictures, encode_resident
 from newbie_image.nano.train import Pace, train_from_tables
 from newbie_image.nano.world.render import render
@@ -360,7 +367,7 @@ class TimedRun:
         bundle = self.work / "bundle"
         write_bundle(pipeline, bundle)
         history = self.workshop.history() | json.loads((self.work / "used.json").read_text())
-        history |= {"hardware": hardware(self.device), "reader_pictures": _reader_pictures()}
+        history |= {"hardware": hardware(self.device)}
         (bundle / "recipe.json").write_text(json.dumps(history, indent=2) + "\n")
         save_file(
             {name: value.contiguous() for name, value in state["alignment"].items()},
@@ -388,21 +395,12 @@ class TimedRun:
             real=self._held_out("asked", scenes),
             batch=batch,
         )
-        write_score(score, self.out / "evaluation.json")
+        write_score(score | {"reader_pictures": reader_pictures(readers)}, self.out / "evaluation.json")
         means = {
             name: round(score["generated"][f"{count}_characters"]["mean"], 3)
             for count, name in ((1, "one"), (2, "two"))
         }
         self.report(f"evaluate: {means}, {score['psnr']:.2f} dB")
-
-
-def _reader_pictures() -> int:
-    """What the readers that came with the repository were trained on."""
-    told = find_bundle("nano") / "recipe.json"
-    if not told.exists():
-        return 0
-    history = json.loads(told.read_text())
-    return int(history.get("reader_pictures", history["recipe"]["reader_pictures"]))
 
 
 def cores() -> int:
