@@ -172,9 +172,7 @@ def main() -> None:
     for label, each in found.items():
         best = max(each, key=lambda column: statistics.fmean(map(ratio, each[column].values())))
         reached = sorted(name for name in each[best] if ratio(each[best][name]) >= AIM)
-        print(
-            f"mass: {label}\n\n{table(each)}\n\nbest by the mean of attributes: {best[0]} in {best[1]} blocks;"
-        )
+        print(f"mass: {label}\n\n{table(each)}\n\nbest by the mean: {best[0]} in {best[1]} blocks;")
         print(f"{AIM:g} times chance or more: {', '.join(reached) or 'none'}\n")
     print(f"{arguments.scenes} scenes, {time.perf_counter() - began:.0f} s")
     if arguments.json is not None:
