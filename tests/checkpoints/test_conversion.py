@@ -181,10 +181,10 @@ def test_a_damaged_checkpoint_is_not_converted(written: dict[str, Path], tmp_pat
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     state = load_file(file)
     state["layers.0.ffn_norm1.weight"] = torch.zeros(65)
-    del state["norm_final.weight"]
+    del state["x_embedder.bias"]
     save_file(state, file)
     message = refusal(lambda: convert(recognise(folder), tmp_path / "out", "newbie"))
-    assert "1 missing (norm_final.weight)" in message
+    assert "1 missing (x_embedder.bias)" in message
     assert "misshapen (layers.0.ffn_norm1.weight 65 instead of 64)" in message
     assert not (tmp_path / "out").exists()
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from newbie_image.bundle import find_bundle
 from newbie_image.checkpoints import download as downloads
+from newbie_image.checkpoints.checksums import check_sums
 from newbie_image.checkpoints.download import TRIES, check_room, download
 from newbie_image.checkpoints.sources import Listing, find_model, known_models, list_files
 from newbie_image.cli.app import app
@@ -197,7 +198,11 @@ def test_the_command_shows_the_licence_before_the_first_byte(hub: Hub, tmp_path:
     assert find_bundle("model") == folder
     only = ["--include", "*.json", "--to", str(tmp_path / "y"), "--source", "modelscope"]
     done = runner.invoke(app, ["weights", "download", "owner/model", "--accept-licence", *only])
-    assert [path.name for path in (tmp_path / "y").iterdir()] == ["config.json"]
+    assert sorted(path.name for path in (tmp_path / "y").iterdir()) == ["SHA256SUMS", "config.json"]
+    # What the source said stays with the files, so that a byte changed later is found.
+    assert check_sums([folder / WEIGHTS]).checked == {"SHA256SUMS": 1}
+    (folder / WEIGHTS).write_bytes(BIG[:-1] + b"x")
+    assert len(check_sums([folder / WEIGHTS]).wrong) == 1
     said = runner.invoke(app, ["weights", "download"]).stdout
     assert "newbie-exp0.1-comfyui" in said
     assert "Gemma 3" in said

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from newbie_image.checkpoints.inspection import describe, verify
+from newbie_image.checkpoints.opening import open_model
 from newbie_image.checkpoints.recognise import recognise
 
 
@@ -67,3 +68,16 @@ def test_tensors_of_whole_numbers_are_unsound(copy: Path) -> None:
     assert any(
         "1 of no floating point dtype (emb_ln.weight int8)" in line for line in verify(recognise(copy))
     )
+
+
+def test_what_verify_calls_sound_is_loaded_also_as_a_pickle_and_a_wrong_name_by_neither(copy: Path) -> None:
+    folder = copy / "clip_model"
+    file = folder / "diffusion_pytorch_model.safetensors"
+    wanted = load_file(file)
+    file.rename(folder / "weights.safetensors")
+    assert any("rename it" in line for line in verify(recognise(copy)))
+    (folder / "weights.safetensors").unlink()
+    torch.save(wanted, folder / "pytorch_model.bin")
+    assert list(verify(recognise(copy))) == []
+    loaded = open_model(copy).components["clip_model"].state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in wanted.items())

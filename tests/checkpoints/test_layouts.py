@@ -100,6 +100,17 @@ def test_diffusers_names_and_shapes_are_those_of_its_class(transformer: State) -
     assert ours == shapes(reference)
 
 
+def test_what_no_forward_reads_may_be_absent_and_nothing_else_may(transformer: State) -> None:
+    written = apply(write_transformer("comfyui", shapes(transformer)), transformer)
+    del written["model.diffusion_model.norm_final.weight"]
+    plan = read_transformer(shapes(written))
+    assert plan.ones == ("norm_final.weight",)
+    del written["model.diffusion_model.x_embedder.bias"]
+    plan = read_transformer(shapes(written))
+    assert plan.ones == ("norm_final.weight",)
+    assert "x_embedder.bias" not in plan.pieces
+
+
 def test_queries_keys_and_values_are_cut_where_the_heads_are(transformer: State) -> None:
     plan = write_transformer("diffusers", shapes(transformer))
     rows = [plan.pieces[f"layers.1.attn.to_{letter}.weight"].rows for letter in "qkv"]

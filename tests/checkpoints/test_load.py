@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from newbie_image.checkpoints.load import build_and_load, find_weights
+from newbie_image.checkpoints.load import PICKLE_NAMES, build_and_load, find_weights
 from newbie_image.errors import CheckpointError
 from newbie_image.models.jina_text import JinaTextModel
+from tests import tiny
 
 SINGLE = "diffusion_pytorch_model.safetensors"
 
@@ -108,6 +109,16 @@ def test_missing_unexpected_and_misshapen_keys_are_listed(folder: Path) -> None:
     assert "JinaTextModel" in message
 
 
+def test_a_bundle_of_ours_may_lack_what_no_forward_reads(tmp_path: Path) -> None:
+    model = tiny.transformer()
+    state = model.state_dict()
+    del state["norm_final.weight"]
+    save_file(state, tmp_path / SINGLE)
+    loaded = build_and_load(tiny.transformer, find_weights(tmp_path)).state_dict()
+    assert torch.equal(loaded["norm_final.weight"], torch.ones(64))
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
 def test_a_renamed_key_is_missing_and_unexpected(folder: Path) -> None:
     change(folder, emb_ln__weight=None, emb_norm__weight=torch.ones(8))
     message = refusal(folder)
@@ -151,6 +162,54 @@ def test_a_missing_or_misnamed_file_says_what_is_there(folder: Path) -> None:
     message = refusal(folder)
     assert "no weights" in message
     assert "model.bin" in message
+
+
+@pytest.mark.parametrize("name", PICKLE_NAMES)
+def test_a_pickle_of_tensors_is_loaded_exactly_where_there_are_no_safetensors(
+    folder: Path, name: str
+) -> None:
+    state = load_file(folder / SINGLE)
+    torch.save({key: value + 1 for key, value in state.items()}, folder / name)
+    assert torch.equal(load(folder).state_dict()["emb_ln.weight"], state["emb_ln.weight"])
+    (folder / SINGLE).unlink()
+    loaded = load(folder).state_dict()
+    assert all(torch.equal(loaded[key], value + 1) for key, value in state.items())
+
+
+def test_pickles_in_shards_are_loaded_by_their_index(folder: Path) -> None:
+    state = load_file(folder / SINGLE)
+    (folder / SINGLE).unlink()
+    names = sorted(state)
+    placed = {name: f"pytorch_model-0000{1 + i % 2}-of-00002.bin" for i, name in enumerate(names)}
+    for shard in set(placed.values()):
+        torch.save({name: state[name] for name in names if placed[name] == shard}, folder / shard)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": placed}))
+    loaded = load(folder).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in state.items())
+
+
+class Code:
+    """What a pickle runs when it is opened without care."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.mkdir, (self.target,)  # type: ignore[return-value]
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(folder: Path) -> None:
+    torch.save({**load_file(folder / SINGLE), "x": Code(folder / "ran")}, folder / PICKLE_NAMES[0])
+    (folder / SINGLE).unlink()
+    assert "code could run in it" in refusal(folder)
+    assert not (folder / "ran").exists()
+
+
+def test_two_pickles_are_not_guessed_between(folder: Path) -> None:
+    for name in PICKLE_NAMES:
+        torch.save(load_file(folder / SINGLE), folder / name)
+    (folder / SINGLE).unlink()
+    assert "keep the one" in refusal(folder)
 
 
 def test_two_files_are_not_guessed_between(folder: Path) -> None:

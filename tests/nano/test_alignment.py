@@ -9,8 +9,8 @@ import torch
 
 from newbie_image.nano.alignment import LABELS, AlignmentHead, token_labels
 from newbie_image.nano.captions import training_caption, xml_caption
+from newbie_image.nano.parts import Parts, TransformerRecipe
 from newbie_image.nano.readers import HIDDEN
-from newbie_image.nano.train import Parts, TransformerRecipe
 from newbie_image.nano.world import attributes as a
 from newbie_image.nano.world.scene import sample_scene
 
@@ -79,7 +79,7 @@ def test_its_gradient_reaches_the_text_encoder_and_it_can_be_learnt():
     optimizer = torch.optim.Adam([*parts.parameters(), *head.parameters()], 1e-2)
     losses, reached = [], []
     for _ in range(40):
-        parts(torch.zeros(2, 16, 4, 4), torch.zeros(2), ids, mask, ids, mask)
+        parts(torch.zeros(2, 16, 4, 4), torch.zeros(2), ids, mask, torch.zeros_like(ids), ids, mask)
         loss, hits = head(labels, torch.ones(2))
         loss.backward()
         losses.append(loss.item())

@@ -9,15 +9,11 @@ import pytest
 import torch
 
 from newbie_image.nano.autoencoder import AutoencoderRecipe, build_autoencoder, psnr, reconstruction_loss
+from newbie_image.nano.caption_tokens import Captioner, with_system_prompt
 from newbie_image.nano.dataset import Store
-from newbie_image.nano.train import (
-    Captioner,
-    Parts,
-    TransformerRecipe,
-    flow_loss,
-    train_transformer,
-    with_system_prompt,
-)
+from newbie_image.nano.learner import flow_loss
+from newbie_image.nano.parts import Parts, TransformerRecipe
+from newbie_image.nano.train import train_transformer
 
 TINY = TransformerRecipe(
     dim=32,
@@ -51,7 +47,9 @@ def test_every_used_part_gets_a_gradient():
     ids = torch.randint(300, 600, (2, 8))
     mask = torch.ones_like(ids)
     mask[0, 5:] = 0
-    out = parts(torch.randn(2, 16, 4, 4), torch.tensor([0.2, 0.7]), ids, mask, ids, mask)
+    out = parts(
+        torch.randn(2, 16, 4, 4), torch.tensor([0.2, 0.7]), ids, mask, torch.zeros_like(ids), ids, mask
+    )
     out.square().mean().backward()
     trained = {id(p) for p in parts.trained()}
     for name, parameter in parts.named_parameters():

@@ -35,6 +35,8 @@ _DIFFUSERS_FIELDS = {
 }
 _DIFFUSERS_NOTES = ("sample_size", "out_channels", "scaling_factor")
 _PUBLISHED_NOTES = ("model_type", "clip_img_dim", "qk_norm", "scale_factor", "torch_dtype", "architectures")
+# Beside them, what the converter of upstream's ComfyUI nodes writes.
+_NODES_NOTES = ("architecture", "enable_clip")
 _OURS = tuple(_DIFFUSERS_FIELDS.values())
 FLUX_SCALE, FLUX_SHIFT = 0.3611, 0.1159
 
@@ -51,7 +53,9 @@ def transformer_config(shapes: Shapes, given: Mapping[str, Any] | None, where: P
         ConfigError: unknown keys, or rotary axes that nothing tells.
     """
     given = dict(given or {})
-    unknown_keys(given, {*_DIFFUSERS_FIELDS, *_DIFFUSERS_NOTES, *_PUBLISHED_NOTES, *_OURS}, where)
+    unknown_keys(
+        given, {*_DIFFUSERS_FIELDS, *_DIFFUSERS_NOTES, *_PUBLISHED_NOTES, *_NODES_NOTES, *_OURS}, where
+    )
     named = {_DIFFUSERS_FIELDS.get(key, key): value for key, value in given.items()}
     dim, patch_channels = shapes["x_embedder.weight"]
     head_dim = shapes["layers.0.attention.q_norm.weight"][0]

@@ -145,13 +145,13 @@ def _autoencoder(where: Path, shapes: Mapping[str, Shape], given: Mapping[str, A
 
 def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path) -> Any:
     if folder is not None:
-        return _read_tokenizer(folder)
+        return read_tokenizer(folder)
     packed = source.metadata.get(TOKENIZER_KEY)
     if packed is not None:
         with tempfile.TemporaryDirectory() as place:
             for file, text in _json(packed, path).items():
                 (Path(place) / Path(file).name).write_text(str(text), encoding="utf-8")
-            return _read_tokenizer(Path(place))
+            return read_tokenizer(Path(place))
     if PACKED_KEY in source.shapes:
         return unpack_tokenizer(source, part, path)
     raise CheckpointError(
@@ -160,16 +160,18 @@ def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path)
     )
 
 
-def _read_tokenizer(folder: Path) -> Any:
+def read_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     config = (
         read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
     )
     general = config.get("tokenizer_class") in (None, "PreTrainedTokenizerFast", "TokenizersBackend")
-    kind = PreTrainedTokenizerFast if general else AutoTokenizer
     try:
-        return kind.from_pretrained(str(folder), local_files_only=True)
+        if general:
+            return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        # Said outright: where a folder names code of its own, transformers would ask at the terminal.
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

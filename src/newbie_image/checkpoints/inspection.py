@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from newbie_image.checkpoints.checksums import SumReport, check_sums, model_files
 from newbie_image.checkpoints.files import TensorSource, open_source
 from newbie_image.checkpoints.foreign import (
     CONFIG_KEY,
@@ -17,8 +18,7 @@ from newbie_image.checkpoints.foreign import (
     builder,
     find_config,
 )
-from newbie_image.checkpoints.layouts import Plan
-from newbie_image.checkpoints.load import build_empty, check_plan, tied_names
+from newbie_image.checkpoints.load import build_empty, check_plan, find_weights, tied_names
 from newbie_image.checkpoints.merging import merged_entries
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY
 from newbie_image.checkpoints.recognise import Checkpoint, read_part
@@ -89,36 +89,82 @@ def describe(checkpoint: Checkpoint) -> Iterator[PartReport]:
         )
 
 
-def verify(checkpoint: Checkpoint) -> Iterator[str]:
-    """What is wrong, a line each; nothing when names, shapes and values of every part are sound.
+def verify(checkpoint: Checkpoint, sums: SumReport | None = None) -> Iterator[str]:
+    """What is wrong, a line each; nothing when names, shapes, values and checksums of every part are sound.
 
-    Every tensor is read once. Parts that are missing are told too.
+    Every tensor is read once, and every file whose checksum is known once more. Parts that are missing are
+    told too.
+
+    Args:
+        checkpoint: what to look at.
+        sums: from :func:`check_model_sums`; None to make it here.
     """
     for name in checkpoint.missing:
         yield f"{name}: missing from {checkpoint.path} ({checkpoint.layout})"
     for name, path in checkpoint.parts.items():
         try:
-            source = open_source(path)
-            plan = read_part(name, path, source.shapes)
-            model = build_empty(builder(name, path, source, plan))
-            wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-            claim = f"{path} does not hold the weights of a {type(model).__name__}"
-            check_plan(plan, source, wanted, tied_names(model), claim)
+            source = open_part(checkpoint, name)
         except NewbieError as error:
             yield f"{name}: {error}"
             continue
-        yield from (f"{name}: {line}" for line in _unsound_values(source, plan))
+        problems = list(part_problems(name, path, source))
+        yield from (f"{name}: {line}" for line in problems)
         tokenizer = TOKENIZER_OF.get(name)
         packed = TOKENIZER_KEY in source.metadata or PACKED_KEY in source.shapes
         if tokenizer and tokenizer not in checkpoint.tokenizers and not packed:
             yield f"{name}: its {tokenizer} is missing; put tokenizer.json beside it"
+    yield from (check_model_sums(checkpoint) if sums is None else sums).wrong
 
 
-def _unsound_values(source: TensorSource, plan: Plan) -> Iterator[str]:
+def check_model_sums(checkpoint: Checkpoint) -> SumReport:
+    """A model's files against the checksums that came with them; what cannot be read is a line of it."""
+    try:
+        return check_sums(*model_files(checkpoint))
+    except NewbieError as error:
+        return SumReport({}, 0, (str(error),))
+
+
+def open_part(checkpoint: Checkpoint, name: str) -> TensorSource:
+    """A part's weights as loading finds them: in a bundle of ours by their expected names.
+
+    Raises:
+        CheckpointError: nothing there, several files, or damage.
+    """
+    path = checkpoint.parts[name]
+    ours = checkpoint.layout == "newbie" and path.is_dir() and path.parent == checkpoint.path
+    return find_weights(path) if ours else open_source(path)
+
+
+def part_problems(name: str, path: Path, source: TensorSource) -> Iterator[str]:
+    """What is wrong with one part's names, shapes and values; reads every tensor once.
+
+    Args:
+        name: which part (a key of PARTS).
+        path: its file or folder.
+        source: its weights.
+    """
+    try:
+        plan = read_part(name, path, source.shapes)
+        model = build_empty(builder(name, path, source, plan))
+        wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        claim = f"{path} does not hold the weights of a {type(model).__name__}"
+        check_plan(plan, source, wanted, tied_names(model), claim)
+    except NewbieError as error:
+        yield str(error)
+        return
     for key in dict.fromkeys(key for piece in plan.pieces.values() for key in piece.names):
-        tensor = source.get(key)
-        # fp8 has no reductions of its own.
-        values = tensor.float() if tensor.element_size() == 1 else tensor
-        if not bool(torch.isfinite(values).all()):
-            kind = "NaN" if bool(torch.isnan(values).any()) else "infinity"
-            yield f"{key} holds {kind}; the file is damaged or was trained to death: take another"
+        line = value_problem(key, source.get(key))
+        if line is not None:
+            yield line
+
+
+def value_problem(key: str, tensor: torch.Tensor) -> str | None:
+    """A line where a tensor holds NaN or infinity."""
+    if not tensor.is_floating_point():
+        return None
+    # fp8 has no reductions of its own.
+    values = tensor.float() if tensor.element_size() == 1 else tensor
+    if bool(torch.isfinite(values).all()):
+        return None
+    kind = "NaN" if bool(torch.isnan(values).any()) else "infinity"
+    return f"{key} holds {kind}; the file is damaged or was trained to death: take another"

@@ -26,6 +26,8 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 TRANSFORMER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "_orig_mod.", "module.")
+# Published, and read by no forward; ComfyUI's class does not have it, so what ComfyUI saves lacks it.
+UNREAD = ("norm_final.weight",)
 _BLOCKS = ("layers.", "noise_refiner.", "context_refiner.")
 
 
@@ -127,7 +129,8 @@ def read_transformer(shapes: Shapes) -> Plan:
     layout = transformer_layout(shapes)
     bare = {without_prefix(name): name for name in shapes}
     if layout == "newbie":
-        return Plan(layout, {name: Piece((full,)) for name, full in bare.items()})
+        ones = tuple(name for name in UNREAD if name not in bare)
+        return Plan(layout, {name: Piece((full,)) for name, full in bare.items()}, ones=ones)
     rename = _from_diffusers if layout == "diffusers" else _from_prebuilt
     pieces: dict[str, Piece] = {}
     parts: dict[str, dict[str, str]] = {}

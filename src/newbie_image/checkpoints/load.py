@@ -16,23 +16,31 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from newbie_image.bundle import reading
-from newbie_image.checkpoints.files import SAFETENSORS_INDEX, TensorSource, open_source, some_names
-from newbie_image.checkpoints.layouts import Piece, Plan, Shapes
+from newbie_image.checkpoints.files import (
+    INDEX_SUFFIXES,
+    SAFETENSORS_INDEX,
+    TensorSource,
+    open_source,
+    some_names,
+)
+from newbie_image.checkpoints.layouts import UNREAD, Piece, Plan, Shapes
 from newbie_image.devices import dtype_name
 from newbie_image.errors import CheckpointError, ConfigError
 
 Model = TypeVar("Model", bound=nn.Module)
 WEIGHT_NAMES = ("diffusion_pytorch_model", "model")
+PICKLE_NAMES = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
 _SHOWN = 4
 
 
 def find_weights(folder: Path) -> TensorSource:
-    """The safetensors of a component's folder in a bundle of ours, single or sharded.
+    """The weights of a component's folder in a bundle of ours, single or sharded.
+
+    Safetensors, and where there are none, a pickle by its usual name, opened with ``weights_only=True``.
 
     Raises:
         CheckpointError: if there are none, an index names a file that is missing or outside of the folder, or
-        it
-            cannot be told which of several files is meant.
+            it cannot be told which of several files is meant.
     """
     with reading(folder):
         return _find_weights(folder)
@@ -41,20 +49,27 @@ def find_weights(folder: Path) -> TensorSource:
 def _find_weights(folder: Path) -> TensorSource:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the bundle is incomplete: copy it again")
-    indexes = sorted(folder.glob(f"*{SAFETENSORS_INDEX}"))
-    if len(indexes) > 1:
-        raise CheckpointError(f"{folder} has {len(indexes)} shard indexes ({some_names(indexes)}); keep one")
-    if indexes:
-        return open_source(indexes[0])
+    for suffix in INDEX_SUFFIXES:
+        indexes = sorted(folder.glob(f"*{suffix}"))
+        if len(indexes) > 1:
+            names = some_names(indexes)
+            raise CheckpointError(f"{folder} has {len(indexes)} shard indexes ({names}); keep one")
+        if indexes:
+            return open_source(indexes[0])
     found = sorted(folder.glob("*.safetensors"))
     expected = [path for name in WEIGHT_NAMES for path in found if path.name == f"{name}.safetensors"]
     if len(expected) == 1:
         return open_source(expected[0])
+    pickles = [folder / name for name in PICKLE_NAMES if (folder / name).is_file()]
+    if not found and len(pickles) == 1:
+        return open_source(pickles[0])
+    if not found and pickles:
+        raise CheckpointError(f"{folder} has both {some_names(pickles)}; keep the one that is meant")
     if not found:
         others = some_names(sorted(path for path in folder.iterdir() if path.is_file()))
         raise CheckpointError(
-            f"{folder} has no weights: {WEIGHT_NAMES[0]}.safetensors, {WEIGHT_NAMES[1]}.safetensors or "
-            f"a shard index is needed; found {others}"
+            f"{folder} has no weights: {WEIGHT_NAMES[0]}.safetensors, {WEIGHT_NAMES[1]}.safetensors, "
+            f"{', '.join(PICKLE_NAMES)} or a shard index is needed; found {others}"
         )
     if len(expected) > 1:
         raise CheckpointError(f"{folder} has both {some_names(expected)}; keep the one that is meant")
@@ -90,9 +105,11 @@ def load_weights(
         CheckpointError: names every kind of mismatch with examples.
     """
     place = where or source.files[0].path.parent
-    plan = plan or Plan("newbie", {name: Piece((name,)) for name in source.shapes})
     dtype = dtype or source.loads_as
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if plan is None:
+        unread = tuple(name for name in UNREAD if name in wanted and name not in source.shapes)
+        plan = Plan("newbie", {name: Piece((name,)) for name in source.shapes}, ones=unread)
     check_plan(
         plan,
         source,

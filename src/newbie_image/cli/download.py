@@ -49,6 +49,7 @@ def download(
     listing = sources.list_files(
         sources.find_model(name, source), source, revision=revision, patterns=tuple(include or ())
     )
+    from newbie_image.checkpoints.checksums import write_sums
     from newbie_image.checkpoints.download import check_room
     from newbie_image.checkpoints.download import download as fetch
     from newbie_image.places import models_folder
@@ -59,6 +60,9 @@ def download(
     if not accept_licence:
         _ask()
     _draw(fetch(listing, folder))
+    said = {file.path: file.sha256 for file in listing.files if file.sha256 is not None}
+    if said:
+        write_sums(folder, said)
     root = folder / listing.model.root
     print(root)
     say_note(f"{len(listing.files)} files, all sound; newbie weights inspect {root} says what is in them")

@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from newbie_image.cli.nano_benchmark import benchmark, validate
 from newbie_image.errors import RequestError
 
 nano_app = typer.Typer(help="Train and score the embedded model.", no_args_is_help=True, add_completion=False)
+nano_app.command()(benchmark)
+nano_app.command()(validate)
 
 WorkOption = Annotated[Path, typer.Option(help="Folder for renders, states and logs (some gigabytes).")]
 BundleOption = Annotated[str, typer.Option("--bundle", help="Bundle to score: a name or a folder.")]
@@ -38,6 +41,9 @@ def train(
         bool,
         typer.Option("--compile", help="Compile the transformer's training: minutes at first, then faster."),
     ] = False,
+    hold_out_pairs: Annotated[
+        bool, typer.Option(help="Never show the benchmark's held-out attribute pairs together.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where the stage `export` writes the bundle.")] = Path(
         "bundles/nano"
     ),
@@ -57,7 +63,11 @@ def train(
 
     choice = choose_device(device)
     learnt_at = None if start_from is None else read_settings(find_bundle(start_from)).defaults.width
-    recipe = replace(Recipe(), pictures=pictures).seeded(seed).sized(size, learnt_at)
+    recipe = (
+        replace(Recipe(), pictures=pictures, hold_out_pairs=hold_out_pairs)
+        .seeded(seed)
+        .sized(size, learnt_at)
+    )
     recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, freeze_encoder=freeze_encoder))
     workshop = Workshop(work, recipe, choice.device, report=lambda line: typer.echo(line, err=True))
     typer.echo(f"training on {hardware(choice.device)}", err=True)
@@ -115,7 +125,7 @@ def evaluate(
     from newbie_image.devices import choose_device
     from newbie_image.nano.evaluate import CAPTIONS, generate, held_out_scenes, write_score
     from newbie_image.nano.evaluate import evaluate as score_bundle
-    from newbie_image.nano.recipe import load_readers
+    from newbie_image.nano.recipe import load_readers, reader_pictures
     from newbie_image.nano.world.sheet import tile
     from newbie_image.pipeline import NewbiePipeline
 
@@ -128,7 +138,7 @@ def evaluate(
         progress=lambda done: typer.echo(f"{done} of {count}", err=True), **settings,
     )  # fmt: skip
     if out is not None:
-        write_score(score, out)
+        write_score(score | {"reader_pictures": reader_pictures(readers)}, out)
     if sheet is not None:
         prompts = [CAPTIONS[form](scene) for scene in held_out_scenes(32)]
         tile(list(generate(pipeline, prompts, **settings)), columns=8).save(sheet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,17 +79,42 @@ def verify(
     clip_model: ClipModelOption = None,
     vae: VaeOption = None,
 ) -> None:
-    """Check every name, shape and value; leaves with exit code 2 if anything is wrong."""
-    from newbie_image.checkpoints import inspection
+    """Check every name, shape and value, and known checksums; leaves with exit code 2 if anything is wrong.
 
+    PATH may be one part alone: transformer, text encoder, VAE, or adapter (--transformer: for that one).
+    """
+    from newbie_image.checkpoints import inspection
+    from newbie_image.checkpoints.single_part import is_single
+
+    place = Path(path).expanduser()
+    if is_single(place) and not (text_encoder or clip_model or vae):
+        _verify_part(place, transformer)
+        return
     checkpoint = _find(path, transformer, text_encoder, clip_model, vae)
+    sums = inspection.check_model_sums(checkpoint)
+    _tell_faults(inspection.verify(checkpoint, sums))
+    what = f"layout {checkpoint.layout}, {len(checkpoint.parts)} parts"
+    print(f"{checkpoint.path}: {what}, all sound; {sums.line()}")
+
+
+def _verify_part(path: Path, transformer: Path | None) -> None:
+    from newbie_image.checkpoints.single_part import verify_part
+
+    verdict = verify_part(path, transformer)
+    say_warnings(f"{path}: {note}" for note in verdict.notes)
+    _tell_faults(f"{path} ({verdict.kind}): {line}" for line in verdict.wrong)
+    naming = f" ({verdict.naming} names)" if verdict.naming else ""
+    print(f"{path}: {verdict.kind}{naming}, sound; {verdict.sums.line()}")
+
+
+def _tell_faults(lines: Iterable[str]) -> None:
+    """An error line for each fault; leaves with exit code 2 after the last."""
     wrong = 0
-    for line in inspection.verify(checkpoint):
+    for line in lines:
         say_error(CheckpointError(line))
         wrong += 1
     if wrong:
         raise typer.Exit(2)
-    print(f"{checkpoint.path}: layout {checkpoint.layout}, {len(checkpoint.parts)} parts, all sound")
 
 
 @weights_app.command()

@@ -347,4 +347,7 @@ def _residual(before: int, after: int) -> int:
 
 
 def _file_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    for suffix in (".safetensors", ".bin"):
+        if sizes := [file.stat().st_size for file in folder.glob(f"*{suffix}")]:
+            return sum(sizes)
+    return 0

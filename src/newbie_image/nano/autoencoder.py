@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -72,7 +72,12 @@ def build_autoencoder(recipe: AutoencoderRecipe) -> AutoencoderDC:
 
 def pictures_to_tensor(pictures: np.ndarray, device: torch.device) -> Tensor:
     """uint8 (batch, height, width, 3) → float32 (batch, 3, height, width) in [−1, 1], channels last."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2)
+    return pixels_to_tensor(torch.from_numpy(np.ascontiguousarray(pictures)).to(device))
+
+
+def pixels_to_tensor(pixels: Tensor) -> Tensor:
+    """The same of a uint8 tensor, where it lies."""
+    tensor = pixels.permute(0, 3, 1, 2)
     return tensor.to(memory_format=torch.channels_last).float() / 127.5 - 1
 
 
@@ -107,6 +112,49 @@ def psnr(
     return float(np.mean(values)), float(-10 * math.log10(max(1e-10, float(np.mean(errors)))))
 
 
+class CropSource(Protocol):
+    """Gives the autoencoder its crops."""
+
+    def refresh(self) -> int:
+        """Takes over what has been rendered since; returns how many pictures there are."""
+        ...
+
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """(batch, 3, crop, crop) float32 in [−1, 1] and their importance (batch, 1, crop/4, crop/4)."""
+        ...
+
+
+class HostCrops:
+    """Crops cut on the processor, each at its own place (a `CropSource`).
+
+    Args:
+        store: renders; may still be growing.
+        recipe: crop and batch.
+        device: where they go.
+    """
+
+    def __init__(self, store: Store, recipe: AutoencoderRecipe, device: torch.device) -> None:
+        self.store, self.recipe, self.device = store, recipe, device
+        self.pictures, self.importance = store.pictures(), store.importance()
+        self.done = store.finished()
+
+    def refresh(self) -> int:
+        self.done = self.store.finished()
+        return len(self.done)
+
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        crop = self.recipe.crop
+        chosen = rng.choice(self.done, self.recipe.batch)
+        corners = rng.integers(0, (self.store.size - crop) // 4 + 1, (self.recipe.batch, 2))
+        crops, weights = [], []
+        for index, (row, column) in zip(chosen, corners, strict=True):
+            y, x = row * 4, column * 4
+            crops.append(self.pictures[index, y : y + crop, x : x + crop])
+            weights.append(self.importance[index, row : row + crop // 4, column : column + crop // 4])
+        weight = torch.from_numpy(np.stack(weights)).to(self.device).float()[:, None] / 10
+        return pictures_to_tensor(np.stack(crops), self.device), weight
+
+
 def train_autoencoder(
     store: Store,
     held_out: np.ndarray,
@@ -118,6 +166,9 @@ def train_autoencoder(
     compiled: bool = False,
     report: Callable[[dict[str, Any]], None] = lambda entry: None,
     start_from: Path | None = None,
+    crops: CropSource | None = None,
+    report_every: float = 120.0,
+    longest_step: float = 10.0,
 ) -> AutoencoderDC:
     """Trains for a time, saving and resuming in `folder`; the rate falls with a cosine over `minutes` in all.
 
@@ -129,6 +180,9 @@ def train_autoencoder(
         device: where to train; mixed precision with float32 weights.
         report: called with each log entry.
         start_from: a saved autoencoder whose weights to begin with, when there is no state yet.
+        crops: where the crops come from; by default the processor cuts them.
+        report_every: seconds between log entries, each of which scores and saves.
+        longest_step: seconds that a step counts at most, see `TrainingClock`.
     """
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
@@ -160,14 +214,33 @@ def train_autoencoder(
         return model.decode(latent + noise, return_dict=False)[0], latent
 
     run = torch.compile(forward) if compiled else forward
-    pictures, importance = store.pictures(), store.importance()
-    done = store.finished()
-    clock, last = TrainingClock(spent), time.monotonic()
-    losses: list[float] = []
+    source = crops or HostCrops(store, recipe, device)
+    held = source.refresh()
+    clock, last = TrainingClock(spent, longest_step), time.monotonic()
+    losses: list[Tensor] = []
     side = recipe.crop // 8
+    rate, spread = 0.0, torch.zeros(1)
+
+    def note(rate: float, spread: Tensor) -> None:
+        mean, pooled = psnr(average, held_out, device)
+        entry = {
+            "step": step,
+            "minutes": round(spent, 2),
+            "loss": torch.stack(losses).mean().item() if losses else None,
+            "psnr": round(mean, 2),
+            "psnr_pooled": round(pooled, 2),
+            "pictures": held,
+            "rate": rate,
+            "latent_spread": round(spread.mean().item(), 3),
+        }
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(entry) + "\n")
+        report(entry)
+        _save(state_file, model, average, optimizer, step, spent)
+
     while (spent := clock.tick()) < minutes:
         if step % 500 == 0:
-            done = store.finished()
+            held = source.refresh()
         progress = spent / minutes
         rate = recipe.final_rate + (recipe.learning_rate - recipe.final_rate) * 0.5 * (
             1 + math.cos(math.pi * progress)
@@ -175,17 +248,7 @@ def train_autoencoder(
         rate *= min(1.0, (step + 1) / recipe.warmup_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        chosen = rng.choice(done, recipe.batch)
-        corners = rng.integers(0, (store.size - recipe.crop) // 4 + 1, (recipe.batch, 2))
-        crops, weights = [], []
-        for index, (row, column) in zip(chosen, corners, strict=True):
-            y, x = row * 4, column * 4
-            crops.append(pictures[index, y : y + recipe.crop, x : x + recipe.crop])
-            weights.append(
-                importance[index, row : row + recipe.crop // 4, column : column + recipe.crop // 4]
-            )
-        target = pictures_to_tensor(np.stack(crops), device)
-        weight = torch.from_numpy(np.stack(weights)).to(device).float()[:, None] / 10
+        target, weight = source.draw(rng)
         weight = F.interpolate(weight, scale_factor=4, mode="nearest")
         noise = recipe.latent_noise * torch.randn(
             recipe.batch, recipe.latent_channels, side, side, device=device
@@ -204,26 +267,13 @@ def train_autoencoder(
         with torch.no_grad():
             torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)  # pyright: ignore
         if step % 20 == 0:
-            losses.append(loss.item())
-        now = time.monotonic()
-        if now - last > 120:
-            last = now
-            mean, pooled = psnr(average, held_out, device)
-            entry = {
-                "step": step,
-                "minutes": round(spent, 2),
-                "loss": float(np.mean(losses[-50:])),
-                "psnr": round(mean, 2),
-                "psnr_pooled": round(pooled, 2),
-                "pictures": len(done),
-                "rate": rate,
-                "latent_spread": round(spread.mean().item(), 3),
-            }
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(entry) + "\n")
-            report(entry)
-            _save(state_file, model, average, optimizer, step, spent)
-    _save(state_file, model, average, optimizer, step, spent)
+            losses = [*losses[-49:], loss.detach()]
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # the clock would else run behind what is queued
+        if time.monotonic() - last > report_every:
+            last = time.monotonic()
+            note(rate, spread.detach())
+    note(rate, spread.detach())
     average.save_pretrained(folder / "vae")
     (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2))
     return average

@@ -107,11 +107,12 @@ def _spoken(character: Character, rng: random.Random | None) -> dict[str, tuple[
     return {k: v for k, v in tags.items() if rng.random() >= LEAVE_OUT}
 
 
-def xml_caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """The scene as an XML prompt; complete and in fixed order without `rng`, varied with it."""
+def xml_caption(scene: Scene, rng: random.Random | None = None, *, positions: bool = True) -> str:
+    """The scene as an XML prompt; complete and in fixed order without `rng`, varied with it. Without
+    `positions` no character says where it stands."""
     lines: list[str] = []
     numbers = list(range(len(scene.characters)))
-    position_known = rng is None or len(scene.characters) == 1 or rng.random() < 0.85
+    position_known = positions and (rng is None or len(scene.characters) == 1 or rng.random() < 0.85)
     if rng is not None and position_known and rng.random() < 0.3:
         rng.shuffle(numbers)
     for number, index in enumerate(numbers, start=1):
@@ -184,12 +185,13 @@ def _phrase(character: Character, spoken: dict[str, tuple[str, tuple[str, ...]]]
     return " ".join(words)
 
 
-def sentence_caption(scene: Scene, rng: random.Random | None = None) -> str:
-    """The scene in one short English sentence, characters from left to right."""
+def sentence_caption(scene: Scene, rng: random.Random | None = None, *, positions: bool = True) -> str:
+    """The scene in one short English sentence, characters in their order; without `positions` nobody is said
+    to stand anywhere."""
     people = []
     for character in scene.characters:
         phrase = _phrase(character, _spoken(character, rng))
-        if len(scene.characters) > 1:
+        if positions and len(scene.characters) > 1:
             phrase = f"on the {character.position.replace('_', ' ')} {phrase}"
         people.append(phrase)
     place = " ".join(tag.replace("_", " ") for group in scene_tags(scene).values() for tag in group)

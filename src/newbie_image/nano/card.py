@@ -58,7 +58,8 @@ def write_card(bundle: Path) -> Path:
     """
     history = json.loads((bundle / "recipe.json").read_text())
     evaluation = json.loads((bundle / "evaluation.json").read_text())
-    recipe, vae, run = history["recipe"], history["autoencoder"], history["transformer"]
+    recipe, run = history["recipe"], history["transformer"]
+    vae = [*history.get("autoencoder_before", []), history["autoencoder"]]
     transformer = recipe["transformer"]
     runs = [*history.get("transformer_before", []), run]
     curve = history.get("curve", [])
@@ -86,7 +87,11 @@ def write_card(bundle: Path) -> Path:
         f"+ {transformer['n_refiner_layers']} refiners; text model {transformer['text_layers']} "
         "layers of width "
         f"{transformer['text_dim']} (the last one is never run), pooled text {transformer['pooled_dim']}.",
-        f"- Autoencoder: {vae.get('minutes', 0):.0f} minutes, {vae.get('step', 0)} steps.",
+        "- Autoencoder: "
+        + ", then ".join(
+            f"{each.get('minutes', 0):.0f} minutes, {each.get('step', 0):,} steps" for each in vae
+        )
+        + ".",
         "- Transformer and text encoders together: "
         + ", then ".join(
             f"{each.get('minutes', 0):.0f} minutes, {each.get('seen', 0):,} samples in "
@@ -103,8 +108,8 @@ def write_card(bundle: Path) -> Path:
         f"{evaluation['prompts']} held-out prompts in XML, half with one and half with two characters "
         f"(sha256 of the prompts {evaluation['prompts_sha256'][:16]}…), one picture each, no "
         "selection. Attributes are read",
-        f"back by classifiers trained on {history['reader_pictures']:,} renders with other seeds; a missing "
-        "character counts as wrong in everything.",
+        f"back by classifiers trained on {evaluation['reader_pictures']:,} renders with other seeds; a "
+        "missing character counts as wrong in everything.",
         "Percent right:",
         "",
         *_scores(evaluation),

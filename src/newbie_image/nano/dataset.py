@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from newbie_image.nano.world.held_out import without_held_out_pairs
 from newbie_image.nano.world.scene import Scene, sample_scene
 
 BLOCK = 250
@@ -38,6 +39,7 @@ class Store:
         size: pixels of a side.
         first_seed: the seed of picture 0.
         counts: probability of each number of characters.
+        hold_out_pairs: nobody in it has one of :data:`world.held_out.HELD_OUT_PAIRS`.
     """
 
     folder: Path
@@ -45,12 +47,21 @@ class Store:
     size: int
     first_seed: int
     counts: dict[int, float]
+    hold_out_pairs: bool = False
 
     @classmethod
-    def create(cls, folder: Path, count: int, size: int, first_seed: int, counts: dict[int, float]) -> Store:
+    def create(
+        cls,
+        folder: Path,
+        count: int,
+        size: int,
+        first_seed: int,
+        counts: dict[int, float],
+        hold_out_pairs: bool = False,
+    ) -> Store:
         """Opens the folder, makes the (sparse) arrays if they are not there yet, and checks that it is the
         same."""
-        store = cls(folder, count, size, first_seed, counts)
+        store = cls(folder, count, size, first_seed, counts, hold_out_pairs)
         (folder / "done").mkdir(parents=True, exist_ok=True)
         description = json.dumps(
             {
@@ -58,6 +69,8 @@ class Store:
                 "size": size,
                 "first_seed": first_seed,
                 "counts": {str(k): v for k, v in counts.items()},
+                # Written only where it holds, so that folders from before it are still known.
+                **({"hold_out_pairs": True} if hold_out_pairs else {}),
             }
         )
         note = folder / "store.json"
@@ -85,7 +98,8 @@ class Store:
 
     def scene(self, index: int) -> Scene:
         """The scene that picture `index` shows."""
-        return sample_scene(self.first_seed + index, counts=self.counts)
+        scene = sample_scene(self.first_seed + index, counts=self.counts)
+        return without_held_out_pairs(scene) if self.hold_out_pairs else scene
 
     def finished(self) -> np.ndarray:
         """Indices of the pictures that are rendered, ascending."""

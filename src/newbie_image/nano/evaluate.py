@@ -21,6 +21,7 @@ from torch import Tensor
 
 from newbie_image.conditioning import conditioned_velocity
 from newbie_image.decoding import decode_latents
+from newbie_image.latents import seeded_noise
 from newbie_image.nano.captions import sentence_caption, tag_caption, xml_caption
 from newbie_image.nano.dataset import HELD_OUT_SEED
 from newbie_image.nano.readers import (
@@ -62,6 +63,7 @@ def generate(
     prompts: Sequence[str],
     *,
     seed: int = 0,
+    seeds: Sequence[int] | None = None,
     batch: int = 16,
     steps: int | None = None,
     guidance: float | None = None,
@@ -69,7 +71,7 @@ def generate(
     sampler: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """One picture a prompt, many prompts in a batch; prompt i has the noise of seed + i.
+    """One picture a prompt, many prompts in a batch; prompt i has the noise of seed + i, or of `seeds[i]`.
 
     Returns:
         (prompts, height, width, 3) uint8.
@@ -96,11 +98,11 @@ def generate(
             size,
             times=solver.asked_times(grid),
         )
-        noise = [
-            torch.randn(16, *size, generator=torch.Generator().manual_seed(seed + start + i))
-            for i in range(len(part))
-        ]
-        latents = torch.stack(noise).to(pipeline.transformer.device)
+        drawn = (
+            range(seed + start, seed + start + len(part)) if seeds is None else seeds[start : start + batch]
+        )
+        noise = [seeded_noise(each, 1, (16, *size)) for each in drawn]
+        latents = torch.cat(noise).to(pipeline.transformer.device)
         for step in solver.run(velocity, latents, grid):
             latents = step.latents
         pictures.append(decode_latents(latents, pipeline.vae, pipeline.vae_settings))
@@ -112,13 +114,18 @@ def round_trip(pipeline: NewbiePipeline, pictures: np.ndarray) -> np.ndarray:
     """Pictures (count, height, width, 3) uint8 through the autoencoder and back."""
     result = []
     vae = pipeline.vae
-    dtype = next(vae.parameters()).dtype
+    weight = next(vae.parameters())
     with torch.no_grad():
         for picture in pictures:
-            x = torch.from_numpy(picture).permute(2, 0, 1)[None].to(dtype) / 127.5 - 1
+            x = torch.from_numpy(picture).permute(2, 0, 1)[None].to(weight.device, weight.dtype) / 127.5 - 1
             y = vae.decode(vae.encode(x, return_dict=False)[0], return_dict=False)[0]
             result.append(
-                ((y.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
+                ((y.float().clamp(-1, 1) + 1) * 127.5)
+                .round()
+                .to(torch.uint8)[0]
+                .permute(1, 2, 0)
+                .cpu()
+                .numpy()
             )
     return np.stack(result)
 
@@ -212,6 +219,7 @@ def evaluate(
     progress: Callable[[int], None] = lambda done: None,
     keep: Path | None = None,
     references: bool = True,
+    real: np.ndarray | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """The whole score of a bundle.
@@ -223,6 +231,7 @@ def evaluate(
         form: `xml`, `tags` or `sentence`.
         keep: where to write the pictures as one array.
         references: also score the real renders and the autoencoder's round trip.
+        real: the renders of `held_out_scenes(count)` at the bundle's size, where they were made before.
         settings: steps, guidance, shift, sampler for `generate`.
     """
     scenes = held_out_scenes(count)
@@ -237,7 +246,8 @@ def evaluate(
         "generated": summarise(*read_pictures(made, scenes, character, whole)),
     }
     if references:
-        real = np.stack([render(scene, pipeline.settings.defaults.width) for scene in scenes])
+        if real is None:
+            real = np.stack([render(scene, pipeline.settings.defaults.width) for scene in scenes])
         back = round_trip(pipeline, real)
         error = ((real.astype(np.float64) - back) / 255) ** 2
         score["renders"] = summarise(*read_pictures(real, scenes, character, whole))

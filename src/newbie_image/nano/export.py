@@ -1,5 +1,5 @@
 """Writes the trained parts as a bundle in the standard layout: bf16 shards under 16 MiB, settings,
-tokenizers, card."""
+tokenizers, checksums, card."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
-from newbie_image.bundle import BundleSettings, Defaults, TextSettings, VaeSettings
+from newbie_image.bundle import COMPONENTS, BundleSettings, Defaults, TextSettings, VaeSettings
+from newbie_image.checkpoints.checksums import sums_of, write_sums
 from newbie_image.nano.latents import LatentStatistics
+from newbie_image.nano.parts import Parts
 from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
-from newbie_image.nano.train import Parts
 from newbie_image.pipeline import NewbiePipeline
 
 SHARD_SIZE = "14MB"
@@ -22,7 +23,7 @@ LICENCE = "Apache-2.0: these weights were trained by this project on pictures th
 
 
 def bundle_settings(
-    statistics: LatentStatistics, size: int, *, steps: int, guidance: float
+    statistics: LatentStatistics, size: int, *, steps: int, guidance: float, shift: float
 ) -> BundleSettings:
     """`newbie.json` of the embedded model."""
     return BundleSettings(
@@ -44,13 +45,20 @@ def bundle_settings(
             cfg_truncation=1.0,
             cfg_renorm=0.0,
             sampler="euler",
-            shift=1.5,
+            shift=shift,
         ),
     )
 
 
 def assemble(
-    parts: Parts, vae: AutoencoderDC, statistics: LatentStatistics, size: int, *, steps: int, guidance: float
+    parts: Parts,
+    vae: AutoencoderDC,
+    statistics: LatentStatistics,
+    size: int,
+    *,
+    steps: int,
+    guidance: float,
+    shift: float,
 ) -> NewbiePipeline:
     """A pipeline around trained parts; the parts are used as they are, not copied."""
     pipeline = NewbiePipeline(
@@ -60,9 +68,9 @@ def assemble(
         clip_model=parts.clip_model,
         clip_tokenizer=build_tokenizer("jina"),
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.5),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
     )
-    pipeline.settings = bundle_settings(statistics, size, steps=steps, guidance=guidance)
+    pipeline.settings = bundle_settings(statistics, size, steps=steps, guidance=guidance, shift=shift)
     pipeline.vae_settings = pipeline.settings.vae
     return pipeline
 
@@ -77,6 +85,8 @@ def write_bundle(pipeline: NewbiePipeline, folder: Path) -> None:
         entries = json.loads(config.read_text())
         if entries.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(entries, indent=2) + "\n")
+    own = (file for part in COMPONENTS for file in (partial / part).iterdir())
+    write_sums(partial, sums_of(partial, own))
     for name in ("README.md", "evaluation.json", "recipe.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, partial / name)

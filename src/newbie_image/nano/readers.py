@@ -21,7 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from newbie_image.nano.world import attributes as a
-from newbie_image.nano.world.layout import ONE, THREE, TWO
+from newbie_image.nano.world.layout import (
+    FIVE,
+    FOUR_IN_A_ROW,
+    FOUR_IN_CORNERS,
+    ONE,
+    SIX,
+    THREE,
+    TWO,
+    Place,
+    places,
+)
 from newbie_image.nano.world.scene import Character, Scene
 
 CROP_SIZE: Final = (128, 80)
@@ -34,7 +44,7 @@ SCENE_HEADS: Final[dict[str, tuple[Any, ...]]] = {
     "time": a.TIMES,
     "weather": (None, *a.WEATHERS),
 }
-PLANS: Final = {1: ONE, 2: TWO, 3: THREE}
+PLANS: Final = {1: ONE, 2: TWO, 3: THREE, 4: FOUR_IN_A_ROW | FOUR_IN_CORNERS, 5: FIVE, 6: SIX}
 
 
 def reading_box(count: int, position: str) -> tuple[float, float, float, float]:
@@ -43,11 +53,15 @@ def reading_box(count: int, position: str) -> tuple[float, float, float, float]:
 
     A box may reach past the picture's edge; what lies outside is grey.
     """
-    x, ground, scale = PLANS[count][position]
-    height = 486 * scale / 256
+    return figure_box(Place(*PLANS[count][position]))
+
+
+def figure_box(place: Place) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom in fractions of the picture of what is read of a figure that stands there."""
+    height = 486 * place.scale / 256
     width = height * CROP_SIZE[1] / CROP_SIZE[0]
-    bottom = ground / 256 + 0.02
-    return x / 256 - width / 2, bottom - height, x / 256 + width / 2, bottom
+    bottom = place.y / 256 + 0.02
+    return place.x / 256 - width / 2, bottom - height, place.x / 256 + width / 2, bottom
 
 
 def crop(pictures: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -167,14 +181,29 @@ class Sample:
 
 
 def samples_of(index: int, scene: Scene) -> list[Sample]:
-    """The crops of one scene: each character, and for an empty scene one place without anybody."""
+    """The crops of one scene: each character, and for an empty scene one place without anybody.
+
+    Of every second scene the crops lie where the characters were asked to stand, of the others where they do
+    stand, as well as a detector finds them.
+    """
     count = len(scene.characters)
     if count == 0:
         choice = random.Random(index)
         number = choice.choice((1, 2))
         position = choice.choice(tuple(PLANS[number]))
         return [Sample(index, reading_box(number, position), character_targets(None))]
-    return [Sample(index, reading_box(count, c.position), character_targets(c)) for c in scene.characters]
+    if index % 2:
+        rng = random.Random(index)
+        boxes = [figure_box(_nearly(place, rng)) for place in places(scene)]
+    else:
+        boxes = [reading_box(count, c.position) for c in scene.characters]
+    return [Sample(index, box, character_targets(c)) for box, c in zip(boxes, scene.characters, strict=True)]
+
+
+def _nearly(place: Place, rng: random.Random) -> Place:
+    """A place with a detector's usual error: the ground is harder to see than the head."""
+    scale = place.scale * (1 + rng.gauss(0, 0.02))
+    return Place(place.x + rng.gauss(0, 2), place.y + rng.gauss(0, 12 * place.scale), scale)
 
 
 def train_reader(
@@ -240,7 +269,7 @@ def _disturb(x: Tensor, rng: np.random.Generator) -> Tensor:
     return x
 
 
-def save_reader(reader: Reader, path: Path) -> None:
+def save_reader(reader: nn.Module, path: Path) -> None:
     """Writes bf16 weights, batch statistics in float32."""
     tensors = {
         name: (
@@ -251,10 +280,14 @@ def save_reader(reader: Reader, path: Path) -> None:
     save_file(tensors, path)
 
 
-def load_reader(reader: Reader, path: Path) -> Reader:
-    """Fills a reader from `path`."""
-    tensors = {
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """What :func:`save_reader` wrote, by name, in float32."""
+    return {
         name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()
     }
-    reader.load_state_dict(tensors)
+
+
+def load_reader(reader: Reader, path: Path) -> Reader:
+    """Fills a reader from `path`."""
+    reader.load_state_dict(load_weights(path))
     return reader.eval()

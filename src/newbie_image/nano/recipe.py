@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from newbie_image.errors import CheckpointError
 from newbie_image.nano.autoencoder import AutoencoderRecipe, train_autoencoder
 from newbie_image.nano.dataset import BLOCK, HELD_OUT_SEED, READER_SEED, Store
+from newbie_image.nano.detector import Detector, train_detector
 from newbie_image.nano.export import assemble, write_bundle
 from newbie_image.nano.latents import (
     LatentStatistics,
@@ -32,6 +33,7 @@ from newbie_image.nano.latents import (
     read_statistics,
     write_statistics,
 )
+from newbie_image.nano.parts import Parts, TransformerRecipe
 from newbie_image.nano.readers import (
     Sample,
     character_reader,
@@ -42,13 +44,15 @@ from newbie_image.nano.readers import (
     scene_targets,
     train_reader,
 )
-from newbie_image.nano.train import Parts, TransformerRecipe, train_transformer
+from newbie_image.nano.train import train_transformer
 from newbie_image.nano.world.render import render
 from newbie_image.nano.world.scene import Scene, sample_scene
 from newbie_image.pipeline import NewbiePipeline
 
 STAGES: Final = ("render", "autoencoder", "latents", "transformer", "readers", "export")
 COUNTS: Final = {1: 0.4, 2: 0.45, 3: 0.15}
+READER_COUNTS: Final = {1: 0.2, 2: 0.26, 3: 0.15, 4: 0.13, 5: 0.13, 6: 0.13}
+"""People in the renders that the readers and the detector learn from: all that can be asked for."""
 Report = Callable[[str], None]
 
 
@@ -61,7 +65,9 @@ class Recipe:
         pictures: renders to learn from.
         reader_pictures: renders that the evaluator's classifiers learn from.
         reader_epochs: how often they see each.
-        steps, guidance: sampling defaults that go into the bundle.
+        steps, guidance, shift: sampling defaults that go into the bundle.
+        hold_out_pairs: nobody in the model's renders has one of :data:`world.held_out.HELD_OUT_PAIRS`, so
+            that the benchmark can ask for what was never shown together.
     """
 
     size: int = 128
@@ -70,6 +76,8 @@ class Recipe:
     reader_epochs: float = 12.0
     steps: int = 20
     guidance: float = 3.0
+    shift: float = 1.5
+    hold_out_pairs: bool = False
     autoencoder: AutoencoderRecipe = field(
         default_factory=lambda: AutoencoderRecipe(batch=8, latent_noise=0.04)
     )
@@ -115,13 +123,16 @@ class Workshop:
 
     def store(self) -> Store:
         """The renders that the model learns from."""
-        return Store.create(self.folder / "renders", self.recipe.pictures, self.recipe.size, 0, COUNTS)
+        recipe = self.recipe
+        return Store.create(
+            self.folder / "renders", recipe.pictures, recipe.size, 0, COUNTS, recipe.hold_out_pairs
+        )
 
     def reader_store(self) -> Store:
         """The renders that the readers learn from, with seeds of their own."""
         count = self.recipe.reader_pictures
         return Store.create(
-            self.folder / "reader_renders", count, self.recipe.size, READER_SEED, {1: 0.45, 2: 0.55}
+            self.folder / "reader_renders", count, self.recipe.size, READER_SEED, READER_COUNTS
         )
 
     def start_from(self, bundle: str) -> None:
@@ -148,14 +159,12 @@ class Workshop:
             save_file({name: value.contiguous() for name, value in parts.state_dict().items()}, start)
             recipe = Path(pipeline.bundle_folder or bundle) / "recipe.json"
             told = json.loads(recipe.read_text()) if recipe.exists() else {}
-            runs = [
-                *told.get("transformer_before", []),
-                *([told["transformer"]] if "transformer" in told else []),
-            ]
-            self._before().write_text(json.dumps(runs, indent=2) + "\n")
+            for part in ("autoencoder", "transformer"):
+                runs = [*told.get(f"{part}_before", []), *([told[part]] if part in told else [])]
+                self._before(part).write_text(json.dumps(runs, indent=2) + "\n")
 
-    def _before(self) -> Path:
-        return self.folder / "transformer" / "before.json"
+    def _before(self, part: str) -> Path:
+        return self.folder / part / "before.json"
 
     def _start(self) -> Path:
         return self.folder / "transformer" / "start.safetensors"
@@ -229,6 +238,7 @@ class Workshop:
             self.recipe.size,
             steps=self.recipe.steps,
             guidance=self.recipe.guidance,
+            shift=self.recipe.shift,
         )
 
     def trained_parts(self) -> Parts:
@@ -241,7 +251,8 @@ class Workshop:
         return parts
 
     def readers(self) -> None:
-        """Trains both readers and writes `readers/character.safetensors` and `readers/scene.safetensors`."""
+        """Trains both readers and the detector and writes `character.safetensors`, `scene.safetensors` and
+        `detector.safetensors` into the folder `readers`."""
         store = self.reader_store()
         target = self.folder / "readers"
         target.mkdir(parents=True, exist_ok=True)
@@ -261,6 +272,13 @@ class Workshop:
                 report=lambda line, name=name: self.report(f"readers: {name} {line}"),
             )  # fmt: skip
             save_reader(trained, target / f"{name}.safetensors")
+        note = {"pictures": len(done), "size": store.size}
+        (target / "trained.json").write_text(json.dumps(note) + "\n")
+        finder = train_detector(
+            Detector(), pictures, scenes, epochs=epochs, device=self.device,
+            report=lambda line: self.report(f"readers: detector {line}"),
+        )  # fmt: skip
+        save_reader(finder, target / "detector.safetensors")
 
     def export(self, bundle: Path) -> None:
         """Writes the bundle and its readers beside the recipe."""
@@ -274,11 +292,20 @@ class Workshop:
             "recipe": asdict(self.recipe),
             "hardware": hardware(self.device),
             "pictures": encoded_count(self.folder / "latents"),
-            "reader_pictures": len(self.reader_store().finished()),
             "autoencoder": _last(self.folder / "autoencoder" / "log.jsonl"),
+            "autoencoder_before": _runs(self._before("autoencoder")),
             "transformer": _last(self.folder / "transformer" / "log.jsonl"),
-            "transformer_before": json.loads(self._before().read_text()) if self._before().exists() else [],
+            "transformer_before": _runs(self._before("transformer")),
         }
+
+
+def _runs(note: Path) -> list[dict[str, Any]]:
+    return json.loads(note.read_text()) if note.exists() else []
+
+
+def reader_pictures(folder: Path) -> int:
+    """How many renders the readers in a folder were trained on."""
+    return int(json.loads((folder / "trained.json").read_text())["pictures"])
 
 
 def load_readers(folder: Path) -> tuple[Any, Any]:

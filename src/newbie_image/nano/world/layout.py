@@ -60,23 +60,35 @@ class Place:
 def _plan(scene: Scene) -> dict[str, tuple[float, float, float]]:
     count = len(scene.characters)
     if count == 4:
-        return FOUR_IN_A_ROW if scene.characters[0].position == "left" else FOUR_IN_CORNERS
+        return FOUR_IN_A_ROW if scene.characters[0].position in FOUR_IN_A_ROW else FOUR_IN_CORNERS
     return {0: {}, 1: ONE, 2: TWO, 3: THREE, 5: FIVE, 6: SIX}[count]
 
 
 def places(scene: Scene) -> tuple[Place, ...]:
     """The place of each character, in the order of `scene.characters`; a function of the scene alone."""
     rng = random.Random(f"{scene.jitter}:places")
-    plan = _plan(scene)
     found: list[Place] = []
-    for character in scene.characters:
-        x, y, scale = plan[character.position]
-        scale *= 1 + rng.uniform(-SCALE_JITTER, SCALE_JITTER)
-        found.append(
-            Place(x + rng.uniform(-X_JITTER, X_JITTER), y + rng.uniform(-GROUND_JITTER, GROUND_JITTER), scale)
-        )
+    for place in _named_places(scene):
+        scale = place.scale * (1 + rng.uniform(-SCALE_JITTER, SCALE_JITTER))
+        x = place.x + rng.uniform(-X_JITTER, X_JITTER)
+        found.append(Place(x, place.y + rng.uniform(-GROUND_JITTER, GROUND_JITTER), scale))
+    return _brought_together(scene, tuple(found))
+
+
+def asked_places(scene: Scene) -> tuple[Place, ...]:
+    """The place that each character's position (and the interaction) names, without the jitter of a
+    picture."""
+    return _brought_together(scene, _named_places(scene))
+
+
+def _named_places(scene: Scene) -> tuple[Place, ...]:
+    plan = _plan(scene)
+    return tuple(Place(*plan[character.position]) for character in scene.characters)
+
+
+def _brought_together(scene: Scene, found: tuple[Place, ...]) -> tuple[Place, ...]:
     if scene.interaction is None:
-        return tuple(found)
+        return found
     return (*_pair(scene, found[0], found[1]), *found[2:])
 
 

@@ -1,0 +1,86 @@
+"""What must not get worse while attributes get better: seams between regions, copies of training pictures,
+pictures that are all alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from newbie_image.nano.dataset import Store
+from newbie_image.nano.world.drawing import CANVAS
+from newbie_image.nano.world.layout import asked_places
+from newbie_image.nano.world.scene import Scene
+
+DESCRIPTION_SIDE: Final = 16
+
+
+def seam_lines(scene: Scene) -> tuple[list[float], list[float]]:
+    """Where regions of neighbours meet, in fractions of the picture: upright lines (x) and level ones (y)."""
+    wanted = asked_places(scene)
+    columns = sorted({round(place.x) for place in wanted})
+    rows = sorted({round(place.y) for place in wanted})
+    upright = [(a + b) / 2 / CANVAS for a, b in itertools.pairwise(columns)]
+    # A lower row's people begin about where the upper row's ground is.
+    level = [a / CANVAS for a, b in itertools.pairwise(rows) if b - a > 30]
+    return upright, level
+
+
+def seam_ratio(picture: np.ndarray, scene: Scene) -> float | None:
+    """How steep the picture is across the lines where regions meet, over how steep it is everywhere; None for
+    one person. It is compared with that of renders of the same prompts.
+
+    Args:
+        picture: (height, width, 3) uint8.
+    """
+    upright, level = seam_lines(scene)
+    if not upright and not level:
+        return None
+    light = picture.astype(np.float64).mean(-1)
+    across, down = np.abs(np.diff(light, axis=1)), np.abs(np.diff(light, axis=0))
+    at: list[float] = []
+    for steps, lines in ((across.T, upright), (down, level)):
+        for line in lines:
+            middle = round(line * (len(steps) + 1)) - 1
+            at.append(float(steps[max(0, middle - 1) : middle + 2].mean()))
+    everywhere = (across.mean() + down.mean()) / 2
+    return float(np.mean(at) / max(everywhere, 1e-6))
+
+
+def describe(pictures: np.ndarray) -> np.ndarray:
+    """(count, 768) float32 in 0 to 1: the pictures (count, height, width, 3) uint8 averaged to 16 × 16."""
+    tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
+    return F.adaptive_avg_pool2d(tensor, DESCRIPTION_SIDE).flatten(1).numpy()
+
+
+def nearest_distances(descriptions: np.ndarray, bank: np.ndarray, block: int = 4096) -> np.ndarray:
+    """For each description (count, 768) the root mean square distance to the nearest of a bank (any, 768)."""
+    best = np.full(len(descriptions), np.inf)
+    squares = (descriptions**2).sum(1)[:, None]
+    for start in range(0, len(bank), block):
+        part = bank[start : start + block]
+        distance = squares + (part**2).sum(1)[None] - 2 * descriptions @ part.T
+        best = np.minimum(best, distance.min(1))
+    return np.sqrt(np.maximum(best, 0) / descriptions.shape[1])
+
+
+def diversity(descriptions: np.ndarray) -> float:
+    """Mean root mean square distance of two pictures; NaN for fewer than two."""
+    count = len(descriptions)
+    if count < 2:
+        return float("nan")
+    squares = (descriptions**2).sum(1)
+    distance = squares[:, None] + squares[None] - 2 * descriptions @ descriptions.T
+    distance = np.sqrt(np.maximum(distance, 0) / descriptions.shape[1])
+    return float(distance.sum() / (count * (count - 1)))
+
+
+def describe_store(store: Store, block: int = 256) -> Iterator[np.ndarray]:
+    """The descriptions of a store's finished pictures, block by block."""
+    pictures, done = store.pictures(), store.finished()
+    for start in range(0, len(done), block):
+        yield describe(pictures[done[start : start + block]])
