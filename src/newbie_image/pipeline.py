@@ -280,7 +280,7 @@ class NewbiePipeline(ConditionedPipeline):
                 conditioning,
                 len(batch),
                 (batch.shape[2], batch.shape[3]),
-                grid,
+                grid.tolist(),
                 solver.asked_times(grid),
                 sights,
             )
