@@ -20,7 +20,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from newbie_image.binding.groups import TagSpan
 from newbie_image.binding.sight import Kind, Sight, block_numbers
-from newbie_image.explain.heat import box_mask, excess, mass_inside, tag_maps
+from newbie_image.explain.heat import box_mask, contrast, excess, mass_inside, tag_maps
 from newbie_image.models.rotary_limits import token_grid
 from newbie_image.nano.captions import character_tags, scene_tags, xml_caption
 from newbie_image.nano.dataset import HELD_OUT_SEED
@@ -44,11 +44,17 @@ THIRDS = ("early", "middle", "late")
 BLOCKS = (*THIRDS, "all")
 HEAD = ("hair_color", "hair_style", "eye_color", "expression", "glasses", "headwear")
 FIGURE = ("top", "bottom", "legwear", "pose", "held", "gender")
+MASSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "what is above a map's own mean (newbie explain)": excess,
+    "what is above the mean of all tags' maps": contrast,
+    "all of it": lambda maps: maps.clamp_min(0),
+}
+"""What of the maps is counted."""
 AIM = 3.0
 """Times chance that is aimed at."""
 
 Found = dict[tuple[str, str], dict[str, list[tuple[float, float]]]]
-"""(kind, blocks) → attribute → (share inside, area) of every tag."""
+"""(kind, blocks) → attribute → (share inside, area) of every tag; one a way of counting mass."""
 
 
 def scenes(count: int, people: Sequence[int]) -> list[Scene]:
@@ -84,7 +90,11 @@ def regions(
 
 
 def look(
-    pipeline: NewbiePipeline, scene: Scene, number: int, arguments: argparse.Namespace, found: Found
+    pipeline: NewbiePipeline,
+    scene: Scene,
+    number: int,
+    arguments: argparse.Namespace,
+    found: dict[str, Found],
 ) -> None:
     """Draw one scene with a collector a kind and third, and note every tag's share."""
     request = pipeline.complete(
@@ -102,12 +112,13 @@ def look(
         looks = {name: sights[kind, name].looks for name in THIRDS}
         maps["all"] = sum(maps[name] * looks[name] for name in THIRDS) / sum(looks.values())  # type: ignore
         for name, whole in maps.items():
-            heats = tag_maps(whole, spans)
-            heats = heats.clamp_min(0) if arguments.floor else excess(heats)
-            for place, attribute, region in regions(scene, spans, grid):
-                share = mass_inside(heats[place], region)
-                area = float(region.mean())
-                found[kind, name][attribute].append((area if share is None else share, area))
+            tags = tag_maps(whole, spans)
+            for label, counted in MASSES.items():
+                heats = counted(tags)
+                for place, attribute, region in regions(scene, spans, grid):
+                    share = mass_inside(heats[place], region)
+                    area = float(region.mean())
+                    found[label][kind, name][attribute].append((area if share is None else share, area))
 
 
 def table(found: Found) -> str:
@@ -148,24 +159,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="the bundle's without it")
     parser.add_argument("--binding", default="off")
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--floor", action="store_true", help="count all of a map, not what is above its mean")
     parser.add_argument("--json", type=Path, default=None, help="also write every figure there")
     arguments = parser.parse_args()
     people = [int(number) for number in arguments.people.split(",")]
     pipeline = NewbiePipeline.from_pretrained(arguments.model, torch_dtype=torch.float32)
-    found: Found = {(kind, name): defaultdict(list) for kind in KINDS for name in BLOCKS}
+    found: dict[str, Found] = {
+        label: {(kind, name): defaultdict(list) for kind in KINDS for name in BLOCKS} for label in MASSES
+    }
     began = time.perf_counter()
     for number, scene in enumerate(scenes(arguments.scenes, people)):
         look(pipeline, scene, number, arguments, found)
-    print(table(found))
-    best = max(
-        found, key=lambda column: statistics.fmean(ratio(found[column][name]) for name in found[column])
-    )
-    reached = sorted(name for name in found[best] if ratio(found[best][name]) >= AIM)
-    print(f"\nbest by the mean over attributes: {best[0]} in {best[1]} blocks; {AIM:g} times chance or more: "
-          f"{', '.join(reached) or 'none'}; {time.perf_counter() - began:.0f} s")  # fmt: skip
+    for label, each in found.items():
+        best = max(each, key=lambda column: statistics.fmean(map(ratio, each[column].values())))
+        reached = sorted(name for name in each[best] if ratio(each[best][name]) >= AIM)
+        print(f"mass: {label}\n\n{table(each)}\n\nbest by the mean: {best[0]} in {best[1]} blocks;")
+        print(f"{AIM:g} times chance or more: {', '.join(reached) or 'none'}\n")
+    print(f"{arguments.scenes} scenes, {time.perf_counter() - began:.0f} s")
     if arguments.json is not None:
-        plain: dict[str, Any] = {f"{kind}, {name}": dict(values) for (kind, name), values in found.items()}
+        plain: dict[str, Any] = {
+            label: {f"{kind}, {name}": dict(values) for (kind, name), values in each.items()}
+            for label, each in found.items()
+        }
         arguments.json.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
 
 

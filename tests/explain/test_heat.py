@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from newbie_image.binding.groups import TagSpan
-from newbie_image.explain.heat import box_mask, centre, character_maps, excess, mass_inside, tag_maps
+from newbie_image.explain.heat import (
+    box_mask,
+    centre,
+    character_maps,
+    contrast,
+    excess,
+    mass_inside,
+    tag_maps,
+)
 
 
 def test_maps_of_tags_and_characters_are_means_of_their_tokens() -> None:
@@ -28,6 +36,11 @@ def test_mass_is_what_stands_out_of_a_maps_floor() -> None:
     flat = excess(torch.full((4,), 0.25))
     assert mass_inside(flat, torch.ones(4)) is None
     assert centre(flat, (2, 2)) is None
+
+
+def test_contrast_is_what_a_map_has_that_the_others_have_not() -> None:
+    maps = torch.tensor([[4.0, 2.0, 0.0], [2.0, 1.0, 3.0]])  # against their means: 2, 1, 0 and 1, 0.5, 1.5
+    assert contrast(maps).tolist() == [[0.5, 0.25, 0.0], [0.0, 0.0, 0.75]]
 
 
 def test_the_centre_is_in_fractions_of_the_picture() -> None:

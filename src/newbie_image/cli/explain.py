@@ -11,6 +11,7 @@ from newbie_image.cli import lora as adapters
 from newbie_image.cli import options
 from newbie_image.cli.recorded import AskedModel, load_recorded
 from newbie_image.errors import RequestError
+from newbie_image.explain import DEFAULT_BLOCKS, DEFAULT_KIND, DEFAULT_PREVIEWS
 from newbie_image.provenance import hash_pixels, read_picture
 from newbie_image.request import GenerationRequest
 
@@ -48,7 +49,7 @@ def explain(
     kind: Annotated[
         str,
         typer.Option("--kind", metavar="attention|similarity", help="Which maps.", rich_help_panel=_PANEL),
-    ] = "attention",
+    ] = DEFAULT_KIND,
     blocks: Annotated[
         str,
         typer.Option(
@@ -57,13 +58,13 @@ def explain(
             help="Blocks, from 0; a word is a third of them.",
             rich_help_panel=_PANEL,
         ),
-    ] = "middle",
+    ] = DEFAULT_BLOCKS,
     at_steps: Annotated[
         str, typer.Option("--at-steps", metavar="all|N-M,…", help="Steps, from 1.", rich_help_panel=_PANEL)
     ] = "all",
     previews: Annotated[
         int, typer.Option("--previews", help="How many steps show the picture.", rich_help_panel=_PANEL)
-    ] = 6,
+    ] = DEFAULT_PREVIEWS,
     negative: Annotated[
         str | None,
         typer.Option(

@@ -55,6 +55,18 @@ def excess(maps: Tensor) -> Tensor:
     return (maps - maps.mean(-1, keepdim=True)).clamp_min(0)
 
 
+def contrast(maps: Tensor) -> Tensor:
+    """What of each map is above the mean of all of them, each taken against its own mean over the picture.
+
+    Args:
+        maps: (tags, image tokens).
+    Returns:
+        The same shape, at least 0; nothing but 0 for a single map.
+    """
+    against = maps / maps.mean(-1, keepdim=True).clamp_min(1e-12)
+    return (against - against.mean(0, keepdim=True)).clamp_min(0)
+
+
 def mass_inside(heat: Tensor, mask: Tensor) -> float | None:
     """The share of a map's mass inside a region.
 

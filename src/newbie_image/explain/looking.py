@@ -19,6 +19,7 @@ from newbie_image.binding.regions import Box, regions_of
 from newbie_image.binding.sight import Kind, Sight, block_numbers, found_masks
 from newbie_image.decoding import decode_latents, to_images
 from newbie_image.errors import RequestError
+from newbie_image.explain import DEFAULT_BLOCKS, DEFAULT_KIND, DEFAULT_PREVIEWS
 from newbie_image.explain.heat import centre, character_maps, excess, mass_inside, tag_maps
 from newbie_image.latents import latent_shape, seeded_noise
 from newbie_image.models.rotary_limits import token_grid
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from newbie_image.pipeline import NewbiePipeline
 
 KINDS: Final = ("attention", "similarity")
-PREVIEWS: Final = 6
 MAX_PREVIEWS: Final = 50
 
 
@@ -47,10 +47,10 @@ class LookChoice:
         RequestError: a value that is not understood.
     """
 
-    kind: str = "attention"
-    blocks: str = "middle"
+    kind: str = DEFAULT_KIND
+    blocks: str = DEFAULT_BLOCKS
     steps: str = "all"
-    previews: int = PREVIEWS
+    previews: int = DEFAULT_PREVIEWS
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -124,7 +124,7 @@ def regions_picture(picture: Image.Image, regions: UsedRegions) -> Image.Image:
         corners = (left * width, top * height, right * width - 1, bottom * height - 1)
         pen.rectangle(corners, outline=character_colour(number), width=max(2, width // 256))
     for number, mask in enumerate(masks):
-        _label(pen, str(number + 1), _middle(mask), character_colour(number), width // 16)
+        _label(pen, str(number + 1), _above(mask, width // 16), character_colour(number), width // 16)
     return drawn
 
 
@@ -142,12 +142,12 @@ def _edge(inside: np.ndarray) -> np.ndarray:
     return inside & ~core
 
 
-def _middle(mask: np.ndarray) -> tuple[float, float]:
-    weight = float(mask.sum())
-    if weight <= 0:
-        return mask.shape[1] / 2, mask.shape[0] / 2
-    y, x = np.indices(mask.shape)
-    return float((x * mask).sum()) / weight, float((y * mask).sum()) / weight
+def _above(mask: np.ndarray, size: int) -> tuple[float, float]:
+    """At the top of a region, in its middle, where a number hides no face."""
+    inside = mask >= min(0.5, float(mask.max()))
+    rows = np.flatnonzero(inside.any(1))
+    columns = inside[rows[0] : rows[0] + 2 * size].any(0)
+    return float(np.flatnonzero(columns).mean()), float(rows[0] + size)
 
 
 def _label(pen: ImageDraw.ImageDraw, text: str, at: tuple[float, float], colour: Colour, size: int) -> None:
