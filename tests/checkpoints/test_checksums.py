@@ -17,6 +17,8 @@ from newbie_image.checkpoints.inspection import check_model_sums, verify
 from newbie_image.checkpoints.recognise import recognise
 from newbie_image.cli.app import app
 from newbie_image.errors import CheckpointError
+from newbie_image.nano.export import write_bundle
+from newbie_image.pipeline import NewbiePipeline
 
 WEIGHTS = "vae/diffusion_pytorch_model.safetensors"
 
@@ -194,3 +196,11 @@ def test_a_sum_that_is_none_beside_a_file_is_said(copy: Path) -> None:
     (copy / f"{WEIGHTS}.sha256").write_text("abc")
     with pytest.raises(CheckpointError, match="64 digits"):
         check_sums([copy / WEIGHTS])
+
+
+def test_a_bundle_that_a_training_writes_has_sums_of_all_its_parts(tiny_bundle: Path, tmp_path: Path) -> None:
+    write_bundle(NewbiePipeline.from_pretrained(tiny_bundle), tmp_path / "out")
+    report = check_model_sums(recognise(tmp_path / "out"))
+    parts = [file for file in (tmp_path / "out").glob("*/*") if file.parent.name != "scheduler"]
+    assert report.wrong == ()
+    assert report.checked == {"SHA256SUMS": len(parts)}
