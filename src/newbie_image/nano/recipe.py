@@ -102,7 +102,7 @@ class Recipe:
         transformer = replace(self.transformer, time_shift=max(1.0, size / 128), first_position_scale=scale)
         if learnt_at is not None:
             transformer = replace(transformer, singles_first=0.0)
-        return replace(self, size=size, transformer=transformer)
+        return replace(self, size=size, shift=self.shift * max(1.0, size / 128), transformer=transformer)
 
 
 @dataclass(frozen=True)
