@@ -250,7 +250,7 @@ def _walk(
     size = (work.height // 8, work.width // 8)
 
     def prepare() -> list[PreparedText]:
-        whole = transformer._prepare(*expanded, size, static=True)
+        whole = transformer._prepare(*expanded, size, None, static=True)
         if plan.two_passes and work.guided:
             return [whole.rows(0, work.batch), whole.rows(work.batch, 2 * work.batch)]
         return [whole]
