@@ -49,7 +49,7 @@ def last(pipeline: NewbiePipeline, **settings: Any) -> PictureDone:
 def test_edges_and_colours_come_nearer_to_the_original() -> None:
     """On the embedded model's round trip, which is what the stage promises (figures: docs/vae.md)."""
     scenes = [sample_scene(HELD_OUT_SEED + number, 1) for number in range(2)]
-    pictures = torch.stack([torch.from_numpy(render(scene, 64).copy()) for scene in scenes])
+    pictures = torch.stack([torch.from_numpy(render(scene, 256).copy()) for scene in scenes])
     pictures = pictures.permute(0, 3, 1, 2).float() / 255
     autoencoder, settings = load_vae("nano", torch.float32), read_settings(find_bundle("nano")).vae
     latents = encode_pictures(pictures, autoencoder, settings)
