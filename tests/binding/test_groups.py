@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from newbie_image.binding.groups import group_tokens
+from newbie_image.bundle import find_bundle, read_settings
 from newbie_image.errors import RequestError
 from newbie_image.models.gemma_text import PREFIX
+from newbie_image.nano.caption_tokens import Captioner
+from newbie_image.nano.captions import xml_caption
+from newbie_image.nano.dataset import Store
+from newbie_image.nano.parts import TransformerRecipe
+from newbie_image.nano.tokenizer import build_tokenizer
+from newbie_image.nano.world.scene import sample_scene
 from newbie_image.prompt import TextForm, group_texts, parse
 from tests import tiny
 
@@ -68,3 +77,15 @@ def test_too_long_is_refused_not_cut() -> None:
     settings = tiny.SETTINGS.text.model_copy(update={"max_tokens": 16})
     with pytest.raises(RequestError, match="limit is 16: shorten it"):
         group_tokens(parse(tiny.XML_PROMPT), settings, tiny.gemma_tokenizer(), apart=True)
+
+
+def test_training_encodes_by_character_as_generation_does(tmp_path: Path) -> None:
+    caption = xml_caption(sample_scene(3, 2))
+    store = Store.create(tmp_path, 1, 64, 0, {1: 1.0})
+    bundle = read_settings(find_bundle("nano")).text
+    tokenizer = build_tokenizer("gemma")
+    asked = group_tokens(parse(caption), bundle, tokenizer, apart=True)
+    taught = Captioner(store, TransformerRecipe()).tokens(caption, True)
+    assert list(asked.ids) == list(taught.ids)
+    assert list(asked.groups) == list(taught.groups)
+    assert list(taught.pooled_ids) == build_tokenizer("jina")(asked.pooled_text).input_ids
