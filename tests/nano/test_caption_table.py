@@ -38,14 +38,14 @@ def test_rows_are_what_the_captioner_makes_of_the_same_captions(store):
         rows = caption_rows(captioner, scene, index)
         assert len(rows) == COMPLETE + VARIED
         assert rows[0] == captioner.tokens(xml_caption(scene), False)
-        assert rows[1] == captioner.tokens(xml_caption(scene), True)
+        assert rows[1] == captioner.tokens(xml_caption(scene), True, True)
         assert rows[1] != rows[0]
         assert rows[2] == captioner.tokens(tag_caption(scene), False)
         assert rows[3] == captioner.tokens(sentence_caption(scene), False)
         rng = random.Random(index)
         for row in rows[COMPLETE:]:
             caption = training_caption(scene, rng, True)
-            assert row == captioner.tokens(caption, rng.random() < RECIPE.apart)
+            assert row == captioner.tokens(caption, rng.random() < RECIPE.apart, True)
 
 
 def test_complete_rows_are_drawn_as_often_as_training_captions_are():

@@ -20,6 +20,7 @@ from newbie_image.nano.dataset import Store
 from newbie_image.nano.latents import LatentStatistics, encode
 from newbie_image.nano.learner import Learner
 from newbie_image.nano.parts import TransformerRecipe
+from newbie_image.nano.regional import stacked
 from newbie_image.nano.resident import ResidentBatches, ResidentPictures, encode_resident
 from newbie_image.nano.train import Pace, train_from_tables
 
@@ -76,9 +77,9 @@ def test_a_batch_holds_captions_latents_and_labels_of_the_same_pictures(prepared
     captioner = Captioner(store, TINY)
     rows = {i: caption_rows(captioner, store.scene(i), i) for i in range(24)}
     empty = captioner.tokens("", False)
-    seen, kinds = 0, set()
+    seen, kinds, placed = 0, set(), []
     for batch in batches.pool(random.Random(3), Wanted(singles=False, varied=True, labels=True)):
-        ids, mask, groups, pooled_ids, pooled_mask = batch.text
+        ids, mask, groups, pooled_ids, pooled_mask, boxes = batch.text
         assert batch.length in TINY.text_lengths
         assert batch.labels is not None
         for row in range(len(ids)):
@@ -93,7 +94,12 @@ def test_a_batch_holds_captions_latents_and_labels_of_the_same_pictures(prepared
             own = [(tokens.ids, tokens.groups, tokens.pooled_ids) for tokens in rows[picture]]
             if batch.said[row]:
                 assert held in own
-                kinds.add(own.index(held))
+                kind = own.index(held)
+                kinds.add(kind)
+                regions = stacked([rows[picture][kind].boxes])[0]
+                placed.append(bool(boxes[row].any()))
+                allowed = (torch.zeros(6, 4), regions)
+                assert any(torch.allclose(boxes[row], each, atol=1e-3) for each in allowed)
             else:
                 assert held == (empty.ids, empty.groups, empty.pooled_ids)
             assert (ids[row, count:] == 0).all()
@@ -102,6 +108,7 @@ def test_a_batch_holds_captions_latents_and_labels_of_the_same_pictures(prepared
             seen += 1
     assert seen == 32
     assert len(kinds) > 4  # complete and varied ones
+    assert 0 < sum(placed) < len(placed)
 
 
 def test_weights_are_those_of_the_importance_and_padding_is_sorted(prepared, batches):

@@ -72,7 +72,7 @@ def test_a_parcel_that_is_not_whole_is_refused_and_nothing_is_replaced(tmp_path)
 
 def tiny_run(work: Path, out: Path, **changes: object) -> TimedRun:
     recipe = replace(card_recipe("tiny", pictures=8), **changes)  # pyright: ignore[reportArgumentType]
-    return TimedRun(work, out, recipe, 3, CPU, evaluated=4, compilation="none", pace=Pace(1.0, 9.0, 10.0))
+    return TimedRun(work, out, recipe, CPU, evaluated=4, compilation="none", pace=Pace(1.0, 9.0, 10.0))
 
 
 @pytest.fixture(scope="module")

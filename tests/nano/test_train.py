@@ -47,9 +47,8 @@ def test_every_used_part_gets_a_gradient():
     ids = torch.randint(300, 600, (2, 8))
     mask = torch.ones_like(ids)
     mask[0, 5:] = 0
-    out = parts(
-        torch.randn(2, 16, 4, 4), torch.tensor([0.2, 0.7]), ids, mask, torch.zeros_like(ids), ids, mask
-    )
+    latents, time = torch.randn(2, 16, 4, 4), torch.tensor([0.2, 0.7])
+    out = parts(latents, time, ids, mask, torch.zeros_like(ids), ids, mask, torch.zeros(2, 6, 4))
     out.square().mean().backward()
     trained = {id(p) for p in parts.trained()}
     for name, parameter in parts.named_parameters():

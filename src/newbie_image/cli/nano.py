@@ -41,6 +41,7 @@ def train(
         bool,
         typer.Option("--compile", help="Compile the transformer's training: minutes at first, then faster."),
     ] = False,
+    people: Annotated[int, typer.Option(help="Most people in a picture: 3 or 6.")] = 3,
     hold_out_pairs: Annotated[
         bool, typer.Option(help="Never show the benchmark's held-out attribute pairs together.")
     ] = False,
@@ -66,6 +67,7 @@ def train(
     recipe = (
         replace(Recipe(), pictures=pictures, hold_out_pairs=hold_out_pairs)
         .seeded(seed)
+        .peopled(people)
         .sized(size, learnt_at)
     )
     recipe = replace(recipe, autoencoder=replace(recipe.autoencoder, freeze_encoder=freeze_encoder))

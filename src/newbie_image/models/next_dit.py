@@ -153,6 +153,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         text_mask: Tensor,
         pooled_text: Tensor,
         text_groups: Tensor | None = None,
+        region_scores: Tensor | None = None,
     ) -> Tensor:
         """Velocity of noisy latents under captions, in one go: for training and for single evaluations.
 
@@ -167,6 +168,8 @@ class NextDiT(ModelMixin, ConfigMixin):
             pooled_text: (batch, clip_text_dim).
             text_groups: (batch, length) integers: tokens of a character (1, 2, …) are read by tokens of the
                 same character alone among the caption's, those of 0 and below by all. None lets all read all.
+            region_scores: (batch, characters + 1, image tokens), with `text_groups`: added to the scores with
+                which the picture reads tokens of group 0 and below, of character 1, of 2, ….
         Returns:
             Velocity data − noise, shape and dtype of the latents.
         Raises:
@@ -174,7 +177,9 @@ class NextDiT(ModelMixin, ConfigMixin):
         """
         check_latents(latents, self.in_channels, self.patch_size)
         size = (latents.shape[-2], latents.shape[-1])
-        prepared = self._prepare(text_tokens, text_mask, pooled_text, size, text_groups, static=True)
+        prepared = self._prepare(
+            text_tokens, text_mask, pooled_text, size, text_groups, static=True, scores=region_scores
+        )
         return self.velocity(latents, timestep, prepared)
 
     @apply_forward_hook
@@ -211,6 +216,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         latent_size: tuple[int, int],
         groups: Tensor | None,
         static: bool,
+        scores: Tensor | None = None,
     ) -> PreparedText:
         check_text(tokens, mask, pooled, self.cap_feat_dim, self.clip_text_dim)
         rows, columns = token_grid(latent_size, self.patch_size, self.axes_lens)
@@ -244,9 +250,10 @@ class NextDiT(ModelMixin, ConfigMixin):
             everywhere = torch.cat([valid.new_ones(valid.shape[0], image), valid], dim=1)
             padding = self._padding(everywhere, static)
             if groups is not None:
-                padding = KeyPadding(
-                    everywhere, bias=group_bias(everywhere, F.pad(groups, (image, 0), value=IMAGE))
-                )
+                bias = group_bias(everywhere, F.pad(groups, (image, 0), value=IMAGE))
+                if scores is not None:
+                    bias = bias + F.pad(_of_tokens(scores, groups), (image, 0, 0, length))[:, None]
+                padding = KeyPadding(everywhere, bias=bias)
         pooled = self.clip_text_pooled_proj(pooled.to(dtype)).to(dtype)
         return PreparedText(text, pooled, rotary, padding, (rows, columns), lengths)
 
@@ -357,6 +364,12 @@ def patchify(latents: Tensor, patch: int) -> Tensor:
     batch, channels, height, width = latents.shape
     cut = latents.reshape(batch, channels, height // patch, patch, width // patch, patch)
     return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+
+
+def _of_tokens(scores: Tensor, groups: Tensor) -> Tensor:
+    """(batch, groups, image tokens) → (batch, image tokens, caption tokens), by each token's group."""
+    index = groups.clamp_min(0)[:, :, None].expand(-1, -1, scores.shape[-1])
+    return scores.gather(1, index).transpose(1, 2)
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:

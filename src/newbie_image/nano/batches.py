@@ -29,13 +29,13 @@ class TrainingBatch:
 
     clean: (batch, 16, height/8, width/8) float32 latents. weight: (batch, 1, height/8, width/8), mean 1.
     said: (batch,) float32, 0 where the caption is empty. text: ids, mask, groups, pooled ids, pooled mask,
-    each (batch, length) int64. labels: (batch, tokens, labels) int64, None where they were not asked for.
+    each (batch, length) int64; boxes (batch, people, 4). labels: (batch, tokens, labels) int64, None where they were not asked for.
     """
 
     clean: Tensor
     weight: Tensor
     said: Tensor
-    text: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    text: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
     labels: Tensor | None
 
     @property
@@ -97,13 +97,20 @@ class HostBatches:
             labels = None
             if wanted.labels:
                 labels = torch.from_numpy(self.captioner.labels(batch.indices, side // 2)).to(self.device)
-            text = (batch.ids, batch.mask, batch.groups, batch.pooled_ids, batch.pooled_mask)
-            ids, mask, groups, pooled_ids, pooled_mask = (x.to(self.device) for x in text)
+            text = (
+                batch.ids,
+                batch.mask,
+                batch.groups,
+                batch.pooled_ids,
+                batch.pooled_mask,
+                batch.boxes,
+            )
+            ids, mask, groups, pooled_ids, pooled_mask, boxes = (x.to(self.device) for x in text)
             yield TrainingBatch(
                 clean,
                 weight.to(self.device),
                 torch.from_numpy(batch.said).to(self.device),
-                (ids, mask, groups, pooled_ids, pooled_mask),
+                (ids, mask, groups, pooled_ids, pooled_mask, boxes),
                 labels,
             )
 

@@ -27,6 +27,7 @@ from newbie_image.nano.caption_tokens import Captioner, GroupedTokens
 from newbie_image.nano.captions import sentence_caption, tag_caption, training_caption, xml_caption
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.parts import TransformerRecipe
+from newbie_image.nano.regional import stacked
 from newbie_image.nano.world.scene import Scene
 
 COMPLETE: Final = 4
@@ -46,13 +47,13 @@ def caption_rows(captioner: Captioner, scene: Scene, seed: int) -> list[GroupedT
     xml = xml_caption(scene)
     rows = [
         captioner.tokens(xml, False),
-        captioner.tokens(xml, True),
+        captioner.tokens(xml, True, True),
         captioner.tokens(tag_caption(scene), False),
         captioner.tokens(sentence_caption(scene), False),
     ]
     for _ in range(VARIED):
         caption = training_caption(scene, rng, True)
-        rows.append(captioner.tokens(caption, rng.random() < captioner.recipe.apart))
+        rows.append(captioner.tokens(caption, rng.random() < captioner.recipe.apart, True))
     return rows
 
 
@@ -61,7 +62,8 @@ class Tables:
     """Rows of many pictures.
 
     ids, groups: all of Gemma's tokens end to end, int16 and int8. pooled_ids: Jina's, int16.
-    lengths, pooled_lengths: (pictures, rows) int16. people: (pictures,) int8, characters of each.
+    lengths, pooled_lengths: (pictures, rows) int16. boxes: (pictures, rows, people, 4) float16, regions of
+    what is encoded apart. people: (pictures,) int8, characters of each.
     labels: (pictures, tokens, labels) int8, as `token_labels`. indices: (pictures,) int64, of the store.
     """
 
@@ -70,6 +72,7 @@ class Tables:
     pooled_ids: np.ndarray
     lengths: np.ndarray
     pooled_lengths: np.ndarray
+    boxes: np.ndarray
     people: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
@@ -85,6 +88,9 @@ class Tables:
             np.array([i for tokens in flat for i in tokens.pooled_ids], dtype=np.int16),
             np.array([[len(tokens.ids) for tokens in each] for each in rows], dtype=np.int16),
             np.array([[len(tokens.pooled_ids) for tokens in each] for each in rows], dtype=np.int16),
+            np.stack([stacked([tokens.boxes for tokens in each]).numpy() for each in rows]).astype(
+                np.float16
+            ),
             np.array([len(scene.characters) for scene in scenes], dtype=np.int8),
             np.stack([token_labels(scene, side) for scene in scenes]).astype(np.int8),
             indices,

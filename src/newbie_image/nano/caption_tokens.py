@@ -17,6 +17,7 @@ from newbie_image.nano.alignment import token_labels
 from newbie_image.nano.captions import training_caption
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.parts import TransformerRecipe
+from newbie_image.nano.regional import Boxes, caption_boxes, stacked
 from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
 
 GEMMA_PAD: Final = 0
@@ -29,6 +30,7 @@ class Batch:
 
     indices: (batch,). said: (batch,) float32, 0 where the caption is empty. ids, mask, groups, pooled_ids,
     pooled_mask: (batch, length) int64; groups are 0 throughout where the caption is encoded whole.
+    boxes: (batch, people, 4) float32, see :mod:`newbie_image.nano.regional`.
     """
 
     indices: np.ndarray
@@ -38,15 +40,18 @@ class Batch:
     groups: Tensor
     pooled_ids: Tensor
     pooled_mask: Tensor
+    boxes: Tensor
 
 
 @dataclass(frozen=True)
 class GroupedTokens:
-    """One caption: Gemma's tokens with their groups (see `GemmaTextModel`), and Jina's."""
+    """One caption: Gemma's tokens with their groups (see `GemmaTextModel`), and Jina's; the regions that its
+    characters are kept to, none where they are not."""
 
     ids: list[int]
     groups: list[int]
     pooled_ids: list[int]
+    boxes: Boxes = ()
 
     @property
     def length(self) -> int:
@@ -95,7 +100,8 @@ class Captioner:
             empty = rng.random() < self.recipe.unconditional
             vary = varied and rng.random() < 0.5
             caption = "" if empty else training_caption(self.scene(index), rng, vary)
-            rows.append((index, self.tokens(caption, rng.random() < self.recipe.apart)))
+            apart, regional = rng.random() < self.recipe.apart, rng.random() < self.recipe.regional
+            rows.append((index, self.tokens(caption, apart, regional)))
         rows.sort(key=lambda row: row[1].length)
         order = list(range(batches))
         rng.shuffle(order)
@@ -109,11 +115,12 @@ class Captioner:
                 *_padded([tokens.ids for _, tokens in chosen], length, GEMMA_PAD),
                 _padded([tokens.groups for _, tokens in chosen], length, 0)[0],
                 *_padded([tokens.pooled_ids for _, tokens in chosen], length, JINA_PAD),
+                stacked([tokens.boxes for _, tokens in chosen]),
             )
 
-    def tokens(self, caption: str, apart: bool) -> GroupedTokens:
+    def tokens(self, caption: str, apart: bool, regional: bool = False) -> GroupedTokens:
         """A caption's tokens, encoded whole, or each character's block apart behind the system prompt; then
-        the pooled vector is that of the general tags alone."""
+        the pooled vector is that of the general tags alone, and characters may be kept to their regions."""
         if not (apart and caption.startswith("<character_")):
             ids = self.gemma(with_system_prompt(caption)).input_ids
             return GroupedTokens(ids, [0] * len(ids), self.jina(caption).input_ids)
@@ -127,7 +134,8 @@ class Captioner:
                 ids, groups = encoded[:first], [PREFIX] * first
             ids += encoded[first:]
             groups += [number] * (len(encoded) - first)
-        return GroupedTokens(ids, groups, self.jina(blocks[0]).input_ids)
+        boxes = caption_boxes(caption) if regional else ()
+        return GroupedTokens(ids, groups, self.jina(blocks[0]).input_ids, boxes)
 
     def labels(self, indices: np.ndarray, side: int) -> np.ndarray:
         """Token labels of pictures, (batch, side·side, labels) int64, remembered."""

@@ -11,6 +11,7 @@ from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from newbie_image.models.gemma_text import GemmaTextModel
 from newbie_image.models.jina_text import JinaTextModel
 from newbie_image.models.next_dit import NextDiT
+from newbie_image.nano.regional import region_scores
 from newbie_image.nano.tokenizer import SIZE
 
 
@@ -23,6 +24,7 @@ class TransformerRecipe:
         the first `positions_until` of the run. Half for weights that were trained at half the resolution,
         whose attention then begins with the picture as they know it.
     apart: share of captions in XML whose characters are encoded apart.
+    regional: share of those in which the picture reads each character more in its region and less outside.
     text_lengths: lengths that texts are padded to where the training is compiled, once for each of them.
     optimizer: adamw, or muon for the matrices of the transformer's blocks beside AdamW for all else.
     """
@@ -53,7 +55,8 @@ class TransformerRecipe:
     first_position_scale: float = 1.0
     positions_until: float = 0.3
     text_lengths: tuple[int, ...] = (32, 56, 80)
-    apart: float = 0.5
+    apart: float = 0.6
+    regional: float = 0.65
     optimizer: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
 
@@ -109,12 +112,13 @@ class Parts(nn.Module):
         )
 
     def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, mask: Tensor, groups: Tensor,
-                pooled_ids: Tensor, pooled_mask: Tensor) -> Tensor:  # fmt: skip
-        """Velocity of `latents` (batch, 16, height, width) at `timestep` (batch,) under the tokenised
-        captions."""
+                pooled_ids: Tensor, pooled_mask: Tensor, boxes: Tensor) -> Tensor:  # fmt: skip
+        """Velocity of `latents` (batch, 16, side, side) at `timestep` (batch,) under the tokenised captions,
+        whose characters stand in `boxes` (see :func:`newbie_image.nano.regional.region_scores`)."""
         tokens = self.text_encoder(ids, mask, groups)
         pooled = self.clip_model(pooled_ids, pooled_mask)
-        return self.transformer(latents, timestep, tokens, mask, pooled, groups)
+        scores = region_scores(boxes, latents.shape[-1] // self.transformer.patch_size)
+        return self.transformer(latents, timestep, tokens, mask, pooled, groups, scores)
 
     def trained(self) -> list[nn.Parameter]:
         """Every parameter that a forward uses (not Gemma's last layer, not its final norm)."""

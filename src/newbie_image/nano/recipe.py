@@ -20,7 +20,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from safetensors.torch import load_file, save_file
 
-from newbie_image.errors import CheckpointError
+from newbie_image.errors import CheckpointError, RequestError
 from newbie_image.nano.autoencoder import AutoencoderRecipe, train_autoencoder
 from newbie_image.nano.dataset import BLOCK, HELD_OUT_SEED, READER_SEED, Store
 from newbie_image.nano.detector import Detector, train_detector
@@ -50,7 +50,13 @@ from newbie_image.nano.world.scene import Scene, sample_scene
 from newbie_image.pipeline import NewbiePipeline
 
 STAGES: Final = ("render", "autoencoder", "latents", "transformer", "readers", "export")
-COUNTS: Final = {1: 0.4, 2: 0.45, 3: 0.15}
+COUNTS: Final = {
+    3: {1: 0.4, 2: 0.45, 3: 0.15},
+    6: {1: 0.25, 2: 0.28, 3: 0.17, 4: 0.14, 5: 0.08, 6: 0.08},
+}
+"""Probability of each number of people, by the most that a picture may have."""
+TEXT_LENGTHS: Final = {3: (32, 56, 80), 6: (64, 104, 144)}
+"""Lengths that compiled training pads its texts to, by the most people in a picture."""
 READER_COUNTS: Final = {1: 0.2, 2: 0.26, 3: 0.15, 4: 0.13, 5: 0.13, 6: 0.13}
 """People in the renders that the readers and the detector learn from: all that can be asked for."""
 Report = Callable[[str], None]
@@ -66,6 +72,7 @@ class Recipe:
         reader_pictures: renders that the evaluator's classifiers learn from.
         reader_epochs: how often they see each.
         steps, guidance, shift: sampling defaults that go into the bundle.
+        people: 3 or 6, most characters in a picture.
         hold_out_pairs: nobody in the model's renders has one of :data:`world.held_out.HELD_OUT_PAIRS`, so
             that the benchmark can ask for what was never shown together.
     """
@@ -77,6 +84,7 @@ class Recipe:
     steps: int = 20
     guidance: float = 3.0
     shift: float = 1.5
+    people: int = 3
     hold_out_pairs: bool = False
     autoencoder: AutoencoderRecipe = field(
         default_factory=lambda: AutoencoderRecipe(batch=8, latent_noise=0.04)
@@ -90,6 +98,17 @@ class Recipe:
             autoencoder=replace(self.autoencoder, seed=seed),
             transformer=replace(self.transformer, seed=seed),
         )
+
+    def peopled(self, people: int) -> Recipe:
+        """The same recipe for pictures of so many people at most.
+
+        Raises:
+            RequestError: neither 3 nor 6.
+        """
+        if people not in COUNTS:
+            raise RequestError(f"{people} people at most is not a choice; give 3 or 6")
+        transformer = replace(self.transformer, text_lengths=TEXT_LENGTHS[people])
+        return replace(self, people=people, transformer=transformer)
 
     def sized(self, size: int, learnt_at: int | None = None) -> Recipe:
         """The same recipe for pictures of another size.
@@ -125,7 +144,12 @@ class Workshop:
         """The renders that the model learns from."""
         recipe = self.recipe
         return Store.create(
-            self.folder / "renders", recipe.pictures, recipe.size, 0, COUNTS, recipe.hold_out_pairs
+            self.folder / "renders",
+            recipe.pictures,
+            recipe.size,
+            0,
+            COUNTS[recipe.people],
+            recipe.hold_out_pairs,
         )
 
     def reader_store(self) -> Store:
@@ -177,7 +201,7 @@ class Workshop:
 
     def autoencoder(self, minutes: float) -> None:
         start = self.folder / "autoencoder" / "vae"
-        scenes = (sample_scene(HELD_OUT_SEED + i, counts=COUNTS) for i in range(96))
+        scenes = (sample_scene(HELD_OUT_SEED + i, counts=COUNTS[3]) for i in range(96))
         held_out = np.stack([render(scene, self.recipe.size) for scene in scenes])
         train_autoencoder(
             self.store(),

@@ -155,6 +155,8 @@ class ResidentBatches:
             for i in range(0, len(tables.indices), READ)
         ]
         self.importance = torch.cat(weights)
+        boxes = torch.from_numpy(tables.boxes).to(device).flatten(0, 1)
+        self.boxes = torch.cat([boxes, torch.zeros_like(boxes[:1])])
         # The empty caption lies behind all others.
         self.empty = tables.lengths.size
         self.ids = _Ragged(tables.ids, tables.lengths, _EMPTY_GEMMA, device)
@@ -168,7 +170,7 @@ class ResidentBatches:
         order = np.argsort(lengths, kind="stable")
         for part in draw.permutation(self.batches):
             chosen = order[part * size : (part + 1) * size]
-            yield self._batch(pictures[chosen], rows[chosen], int(lengths[chosen].max()), wanted.labels)
+            yield self._batch(draw, pictures[chosen], rows[chosen], int(lengths[chosen].max()), wanted.labels)
 
     def _choose(
         self, draw: np.random.Generator, count: int, wanted: Wanted
@@ -187,22 +189,31 @@ class ResidentBatches:
         flat = pictures * self.longest.shape[1] + rows
         return pictures, np.where(empty, self.empty, flat), np.where(empty, 2, lengths)
 
-    def _batch(self, pictures: np.ndarray, rows: np.ndarray, longest: int, labelled: bool) -> TrainingBatch:
+    def _batch(
+        self,
+        draw: np.random.Generator,
+        pictures: np.ndarray,
+        rows: np.ndarray,
+        longest: int,
+        labelled: bool,
+    ) -> TrainingBatch:
         device = self.latents.device
         length = next(n for n in self.recipe.text_lengths if n >= longest)
-        sent = torch.from_numpy(np.stack([pictures, rows]).astype(np.int64))
+        placed = draw.random(len(rows)) < self.recipe.regional
+        sent = torch.from_numpy(np.stack([pictures, rows, placed]).astype(np.int64))
         if device.type == "cuda":
             sent = sent.pin_memory()
-        index, row = sent.to(device, non_blocking=True).unbind()
+        index, row, placed = sent.to(device, non_blocking=True).unbind()
         clean = self.latents.index_select(0, index).float()
         ids, mask = self.ids.gather(row, length, GEMMA_PAD)
         groups, _ = self.groups.gather(row, length, 0)
         pooled_ids, pooled_mask = self.pooled.gather(row, length, JINA_PAD)
+        boxes = self.boxes.index_select(0, row).float() * placed[:, None, None]
         return TrainingBatch(
             clean,
             latent_weights(self.importance.index_select(0, index), clean.shape[-1]),
             (row != self.empty).float(),
-            (ids, mask, groups, pooled_ids, pooled_mask),
+            (ids, mask, groups, pooled_ids, pooled_mask, boxes),
             self.labels.index_select(0, index).long() if labelled else None,
         )
 

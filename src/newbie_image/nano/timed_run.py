@@ -50,8 +50,6 @@ from newbie_image.nano.world.sheet import tile
 from newbie_image.pipeline import NewbiePipeline
 
 Size = Literal["present", "large", "tiny"]
-SIX: Final = {1: 0.25, 2: 0.3, 3: 0.15, 4: 0.12, 5: 0.1, 6: 0.08}
-"""Numbers of characters where up to six are learnt."""
 BUNDLE_LIMIT: Final = 64 * 2**20
 """Bytes that a bundle's weights may have in bfloat16."""
 WIDE_DECODER: Final = ((64, 128, 192, 256), (0, 2, 2, 2))
@@ -82,16 +80,11 @@ def card_recipe(
     Raises:
         RequestError: another number of people, or a model whose bundle would be larger than 64 MiB.
     """
-    if people not in (3, 6):
-        raise RequestError(f"{people} characters at most is not a choice; give 3 or 6")
-    lengths = (56, 80) if people == 3 else (56, 104, 152)
     transformer = TransformerRecipe(
         batch=batch or 256,
         learning_rate=1e-3,
         warmup_steps=100,
-        text_lengths=lengths,
         optimizer=optimizer,
-        apart=0.5,
     )
     vae = AutoencoderRecipe(
         crop=256, batch=64, learning_rate=1e-3, final_rate=1e-5, latent_noise=0.04, ema=0.998
@@ -114,7 +107,7 @@ def card_recipe(
         channels, layers = WIDE_DECODER
         vae = replace(vae, decoder_channels=channels, decoder_layers=layers, learning_rate=1.5e-3)
     recipe = replace(Recipe(), pictures=pictures, autoencoder=vae, transformer=transformer)
-    recipe = recipe.seeded(seed).sized(pixels, learnt_at)
+    recipe = recipe.seeded(seed).peopled(people).sized(pixels, learnt_at)
     if (weights := bundle_bytes(recipe)) > BUNDLE_LIMIT:
         raise RequestError(
             f"this model's bundle would have {weights / 2**20:.1f} MiB, allowed are {BUNDLE_LIMIT >> 20}; "
@@ -160,7 +153,6 @@ class TimedRun:
         work: renders, tables, states and logs; 25 GB for 60,000 pictures.
         out: results, at most eight files of under 16 MiB.
         recipe: see :func:`card_recipe`.
-        people: 3 or 6.
         device: the card.
         report: gets a line now and then.
         evaluated: held-out prompts of the evaluation.
@@ -171,17 +163,11 @@ class TimedRun:
     work: Path
     out: Path
     recipe: Recipe
-    people: int
     device: torch.device
     report: Callable[[str], None] = lambda line: None
     evaluated: int = 300
     compilation: Compilation = "blocks"
     pace: Pace = ON_CARD
-
-    @property
-    def counts(self) -> dict[int, float]:
-        """Probability of each number of characters."""
-        return COUNTS if self.people == 3 else SIX
 
     @property
     def workshop(self) -> Workshop:
@@ -190,7 +176,7 @@ class TimedRun:
 
     def store(self) -> Store:
         """The renders that the model learns from."""
-        return Store.create(self.work / "renders", self.recipe.pictures, self.recipe.size, 0, self.counts)
+        return self.workshop.store()
 
     def begin(self, bundle: Path, fresh_autoencoder: bool) -> None:
         """Puts a bundle's weights where the stages look for what they begin with; what is there stays.
@@ -250,7 +236,7 @@ class TimedRun:
 
     def _unseen(self) -> list[Scene]:
         count = min(96, self.evaluated)
-        return [sample_scene(HELD_OUT_SEED + i, counts=self.counts) for i in range(count)]
+        return [sample_scene(HELD_OUT_SEED + i, counts=COUNTS[self.recipe.people]) for i in range(count)]
 
     def _held_out(self, name: str, scenes: list[Scene]) -> np.ndarray:
         file = self.work / "held_out.npz"

@@ -1,0 +1,59 @@
+"""Where characters stand, as training tells it: the engine's `region` scores for many captions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from newbie_image.binding.bias import BLUR
+from newbie_image.binding.regions import regions_of
+from newbie_image.binding_modes import MODES
+from newbie_image.prompt import parse
+
+MOST_PEOPLE: Final = 6
+Boxes = tuple[tuple[float, float, float, float], ...]
+
+
+def caption_boxes(caption: str) -> Boxes:
+    """The regions of a caption's characters, in their order; none where one of them has no place."""
+    regions, _ = regions_of(parse(caption))
+    return tuple(region.box for region in regions)
+
+
+def stacked(boxes: Sequence[Boxes]) -> Tensor:
+    """(captions, MOST_PEOPLE, 4) float32; a box of nothing where there is no region."""
+    found = torch.zeros(len(boxes), MOST_PEOPLE, 4)
+    for row, each in zip(found, boxes, strict=True):
+        if each:
+            row[: len(each)] = torch.tensor(each)
+    return found
+
+
+def region_scores(boxes: Tensor, side: int) -> Tensor:
+    """What each image token gains or loses in reading each character, as binding `region` has it.
+
+    Args:
+        boxes: (batch, characters, 4): left, top, right, bottom in fractions; of no size where there is none.
+        side: image tokens across and downwards.
+    Returns:
+        (batch, characters + 1, side · side): 0 for the general text, then β⁺·m − β⁻·(1 − m) for each
+        character with m its soft region, 0 where it has none.
+    """
+    parts = MODES["region"]
+    places = (torch.arange(side, device=boxes.device) + 0.5) / side
+    left, top, right, bottom = boxes[..., None].unbind(-2)
+    across = _inside(places, left, right)[..., None, :]
+    mask = (across * _inside(places, top, bottom)[..., :, None]).flatten(-2)
+    scores = (parts.beta_plus + parts.beta_minus) * mask - parts.beta_minus
+    scores = scores * (right > left)
+    return torch.cat([torch.zeros_like(scores[:, :1]), scores], dim=1)
+
+
+def _inside(places: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """(batch, characters, side): 1 inside, falling to 0 over the blurred edge, as `soft_masks`."""
+    rise = torch.where(low <= 0, torch.ones_like(places), ((places - low) / BLUR + 0.5).clamp(0, 1))
+    fall = torch.where(high >= 1, torch.ones_like(places), ((high - places) / BLUR + 0.5).clamp(0, 1))
+    return rise * fall
