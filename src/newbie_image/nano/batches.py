@@ -29,7 +29,8 @@ class TrainingBatch:
 
     clean: (batch, 16, height/8, width/8) float32 latents. weight: (batch, 1, height/8, width/8), mean 1.
     said: (batch,) float32, 0 where the caption is empty. text: ids, mask, groups, pooled ids, pooled mask,
-    each (batch, length) int64; boxes (batch, people, 4). labels: (batch, tokens, labels) int64, None where they were not asked for.
+    each (batch, length) int64; boxes (batch, people, 4). labels: (batch, tokens, labels) int64, None where
+    they were not asked for.
     """
 
     clean: Tensor

@@ -37,8 +37,6 @@ from newbie_image.nano.world.scene import Character, Scene
 CROP_SIZE: Final = (128, 80)
 """Height and width of the pixels that the character reader looks at."""
 SCENE_SIZE: Final = (64, 64)
-LEARNT_SIZE: Final = 128
-"""Pixels of a picture's side that the readers know; larger pictures are averaged down to it first."""
 HIDDEN: Final = -1
 CHARACTER_HEADS: Final[dict[str, tuple[Any, ...]]] = {"present": (False, True), **a.CHARACTER_FIELDS}
 SCENE_HEADS: Final[dict[str, tuple[Any, ...]]] = {
@@ -74,10 +72,11 @@ def crop(pictures: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         boxes: (batch, 4), left, top, right, bottom in fractions.
         size: height and width of the result.
     Returns:
-        (batch, 3, *size), bilinear, of the picture at LEARNT_SIZE.
+        (batch, 3, *size), bilinear, of the picture averaged down to at most twice the longer side of `size`.
     """
-    if pictures.shape[-1] > LEARNT_SIZE:
-        pictures = F.interpolate(pictures, (LEARNT_SIZE, LEARNT_SIZE), mode="area")
+    most = 2 * max(size)
+    if pictures.shape[-1] > most:
+        pictures = F.interpolate(pictures, (most, most), mode="area")
     center = boxes[:, :2] + boxes[:, 2:] - 1
     span = boxes[:, 2:] - boxes[:, :2]
     theta = torch.zeros(len(boxes), 2, 3, device=pictures.device)

@@ -42,6 +42,7 @@ from newbie_image.nano.recipe import (
     load_readers,
     reader_pictures,
 )
+from newbie_image.nano.regional import stacked
 from newbie_image.nano.resident import ResidentBatches, ResidentPictures, encode_resident
 from newbie_image.nano.train import Pace, train_from_tables
 from newbie_image.nano.world.render import render
@@ -284,7 +285,14 @@ class TimedRun:
                 torch.randn(recipe.batch, 16, side, side, device=self.device),
                 torch.ones(recipe.batch, 1, side, side, device=self.device),
                 torch.ones(recipe.batch, device=self.device),
-                (ones, ones, torch.zeros_like(ones), ones, ones),
+                (
+                    ones,
+                    ones,
+                    torch.zeros_like(ones),
+                    ones,
+                    ones,
+                    stacked([()] * recipe.batch).to(self.device),
+                ),
                 labels,
             )
             loss = learner.step(batch, 0.0, recipe.alignment_weight).item()
