@@ -43,6 +43,11 @@ class Binding:
         """Whether it is known where the characters stand."""
         return bool(self.regions or self.masks)
 
+    def varies(self, regional: bool) -> bool:
+        """Whether each picture has rules of its own: those of one prompt only where regions were found in
+        each."""
+        return bool(self.masks) and regional
+
     def factors(self, grid: tuple[int, int], regional: bool, picture: int = 0) -> Factors:
         """The added scores for picture number `picture`, of `grid` image tokens (rows, columns)."""
         rows, columns = grid
@@ -96,8 +101,7 @@ class Binding:
         dense: dict[tuple[int, int], Tensor] = {}
         rows: list[Tensor] = []
         for row, known in enumerate(on_host):
-            # Pictures of one prompt have the same rules but for regions that were found in each.
-            kind = -1 if row >= pictures else row if self.masks and regional else 0
+            kind = -1 if row >= pictures else row if self.varies(regional) else 0
             if kind not in rules:
                 found = self.factors(prepared.grid, regional, max(kind, 0))
                 found = Factors(found.queries[:tokens], found.keys[:tokens])

@@ -94,7 +94,7 @@ def benchmark(
     guidance: Annotated[float | None, typer.Option("--cfg", help="Guidance scale.")] = None,
     shift: Annotated[float | None, typer.Option(help="Time shift.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Solver.")] = None,
-    batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures side by side, plain arms.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures side by side.")] = 16,
 ) -> None:
     """Measure binding on frozen prompts: draw, read, report. Stop it and call it again to go on."""
     from newbie_image.nano.benchmark.arms import read_arms

@@ -17,13 +17,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from newbie_image.conditioning import conditioned_velocity
-from newbie_image.decoding import decode_latents
-from newbie_image.latents import seeded_noise
 from newbie_image.nano.captions import sentence_caption, tag_caption, xml_caption
 from newbie_image.nano.dataset import HELD_OUT_SEED
+from newbie_image.nano.draw_many import draw_many
 from newbie_image.nano.readers import (
     CHARACTER_HEADS,
     CROP_SIZE,
@@ -39,10 +36,7 @@ from newbie_image.nano.readers import (
 from newbie_image.nano.world.render import render
 from newbie_image.nano.world.scene import Scene, sample_scene
 from newbie_image.pipeline import NewbiePipeline
-from newbie_image.sampling.guidance import Guidance
-from newbie_image.sampling.schedule import time_grid
-from newbie_image.sampling.solvers import make_solver
-from newbie_image.text import compose, compose_negative, encode_tokens, tokenize
+from newbie_image.request import GenerationRequest
 
 CAPTIONS: Final = {"xml": xml_caption, "tags": tag_caption, "sentence": sentence_caption}
 
@@ -57,57 +51,32 @@ def prompts_hash(scenes: Sequence[Scene]) -> str:
     return hashlib.sha256("\0".join(xml_caption(scene) for scene in scenes).encode()).hexdigest()
 
 
-@torch.no_grad()
 def generate(
     pipeline: NewbiePipeline,
     prompts: Sequence[str],
     *,
     seed: int = 0,
-    seeds: Sequence[int] | None = None,
     batch: int = 16,
+    binding: str = "auto",
     steps: int | None = None,
     guidance: float | None = None,
     shift: float | None = None,
     sampler: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """One picture a prompt, many prompts in a batch; prompt i has the noise of seed + i, or of `seeds[i]`.
+    """One picture a prompt, many prompts in a batch; prompt i has the noise of seed + i.
 
     Returns:
         (prompts, height, width, 3) uint8.
     """
-    settings = pipeline.settings
-    defaults = settings.defaults
-    weight = defaults.guidance_scale if guidance is None else guidance
-    size = (defaults.height // 8, defaults.width // 8)
-    grid = time_grid(steps or defaults.steps, defaults.shift if shift is None else shift)
-    pictures: list[Tensor] = []
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        texts = [compose(prompt, settings.text) for prompt in part]
-        if weight != 1:
-            texts += [compose_negative("", settings.text)] * len(part)
-        tokens = tokenize(texts, pipeline.tokenizer, pipeline.clip_tokenizer, settings.text)
-        features = encode_tokens(tokens, pipeline.text_encoder, pipeline.clip_model, negatives=weight != 1)
-        features = features.to(pipeline.transformer.device, pipeline.transformer.dtype)
-        solver = make_solver(sampler or defaults.sampler)
-        velocity = conditioned_velocity(
-            pipeline.transformer,
-            features,
-            Guidance(weight, defaults.cfg_truncation, defaults.cfg_renorm),
-            size,
-            times=solver.asked_times(grid),
+    requests = [
+        GenerationRequest(
+            prompt, seed=seed + index, binding=binding, steps=steps, guidance_scale=guidance, shift=shift,
+            sampler=sampler,
         )
-        drawn = (
-            range(seed + start, seed + start + len(part)) if seeds is None else seeds[start : start + batch]
-        )
-        noise = [seeded_noise(each, 1, (16, *size)) for each in drawn]
-        latents = torch.cat(noise).to(pipeline.transformer.device)
-        for step in solver.run(velocity, latents, grid):
-            latents = step.latents
-        pictures.append(decode_latents(latents, pipeline.vae, pipeline.vae_settings))
-        progress(start + len(part))
-    return (torch.cat(pictures).permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+        for index, prompt in enumerate(prompts)
+    ]  # fmt: skip
+    return draw_many(pipeline, requests, batch=batch, progress=progress)
 
 
 def round_trip(pipeline: NewbiePipeline, pictures: np.ndarray) -> np.ndarray:

@@ -138,7 +138,6 @@ def test_readings_are_of_one_evaluator_and_the_report_says_what_was_skipped(
 def test_arms_are_read_with_their_parameters():
     plain, swept = read_arms("xml, region:beta_minus=5:window=0-0.4:cfg_renorm=1.5")
     assert plain == ARMS["xml"]
-    assert plain.plain
     assert swept.name == "region_beta_minus=5_window=0-0.4_cfg_renorm=1.5"
     assert swept.binding_setting() == "region,beta_minus=5,window=0-0.4"
     assert swept.request_settings() == {"cfg_renorm": 1.5}
@@ -156,7 +155,6 @@ def test_arms_are_read_with_their_parameters():
     assert all(unavailable(arm, "seen") is None for arm in ARMS.values())
     weighed = dose_arms(ARMS["xml"], "top", (2.0,))[0]
     assert weighed.binding_setting() == "off,weights=on"
-    assert not weighed.plain
     assert "its form is tags" in str(unavailable(replace(weighed, form="tags"), "seen"))
 
 

@@ -37,11 +37,6 @@ class Arm:
     weighed: Mapping[str, float] = field(default_factory=dict)
     words: str = ""
 
-    @property
-    def plain(self) -> bool:
-        """Whether it asks for nothing but the text."""
-        return self.binding == "off" and not self.weighed and not self.parameters
-
     def binding_setting(self) -> str:
         """The request's `binding`, as `region,beta_minus=5`."""
         settings = [f"{k}={v}" for k, v in self.parameters.items() if k not in request_numbers()]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
-import torch
 
+from newbie_image.binding.binding import Binding
 from newbie_image.binding.regions import Region
-from newbie_image.decoding import decode_latents
-from newbie_image.latents import latent_shape, seeded_noise
 from newbie_image.nano.benchmark.arms import Arm
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt
 from newbie_image.nano.captions import character_tags
-from newbie_image.nano.evaluate import generate
+from newbie_image.nano.draw_many import draw_many
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
 from newbie_image.prompt.edit import with_weight
-from newbie_image.request import GenerationRequest, PictureDone
-from newbie_image.sampling import make_solver, time_grid
+from newbie_image.request import GenerationRequest
 from newbie_image.text import compose, tokenize
 
 TAG_OF: Final = {
@@ -39,7 +36,7 @@ class Sampling:
     guidance: float | None = None
     shift: float | None = None
     sampler: str | None = None
-    batch: int = 8
+    batch: int = 16
 
 
 def prompt_text(arm: Arm, prompt: BenchmarkPrompt) -> str:
@@ -80,26 +77,9 @@ def draw(
     pipeline: NewbiePipeline, arm: Arm, prompts: Sequence[BenchmarkPrompt], sampling: Sampling
 ) -> np.ndarray:
     """One picture a prompt: (prompts, height, width, 3) uint8."""
-    if arm.plain:
-        return generate(
-            pipeline,
-            [prompt_text(arm, prompt) for prompt in prompts],
-            seeds=[prompt.noise_seed for prompt in prompts],
-            batch=sampling.batch,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            shift=sampling.shift,
-            sampler=sampling.sampler,
-        )
-    pictures: list[np.ndarray] = []
-    for prompt in prompts:
-        request = request_of(arm, prompt, sampling)
-        if arm.shuffled_regions:
-            pictures.append(_draw_shuffled(pipeline, request))
-            continue
-        done = next(event for event in pipeline.stream(request) if isinstance(event, PictureDone))
-        pictures.append(np.asarray(done.images[0].image.convert("RGB")))
-    return np.stack(pictures)
+    requests = [request_of(arm, prompt, sampling) for prompt in prompts]
+    change = shuffled if arm.shuffled_regions else lambda binding: binding
+    return draw_many(pipeline, requests, batch=sampling.batch, change=change)
 
 
 def turned(regions: Sequence[Region]) -> tuple[Region, ...]:
@@ -108,26 +88,9 @@ def turned(regions: Sequence[Region]) -> tuple[Region, ...]:
     return tuple(replace(region, box=box) for region, box in zip(regions, boxes[1:] + boxes[:1], strict=True))
 
 
-@torch.no_grad()
-def _draw_shuffled(pipeline: NewbiePipeline, request: GenerationRequest) -> np.ndarray:
-    """The picture of a request whose people have each other's regions: (height, width, 3) uint8."""
-    request = pipeline.complete(request)
-    conditioning = pipeline.condition(request)
-    binding = conditioning.binding
-    if binding is not None:
-        conditioning = replace(conditioning, binding=replace(binding, regions=turned(binding.regions)))
-    width, height, steps = (cast("int", each) for each in (request.width, request.height, request.steps))
-    noise = seeded_noise(request.seed, 1, latent_shape(pipeline.vae, width, height))
-    grid = time_grid(steps, cast("float", request.shift), cast("str", request.grid))
-    solver = make_solver(cast("str", request.sampler))
-    size = (noise.shape[2], noise.shape[3])
-    times = solver.asked_times(grid)
-    velocity = pipeline.steered(request, conditioning, 1, size, [float(t) for t in grid], times)
-    latents = noise.to(pipeline.transformer.device)
-    for step in solver.run(velocity, latents, grid):
-        latents = step.latents
-    pixels = decode_latents(latents, pipeline.vae, pipeline.vae_settings)
-    return (pixels[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+def shuffled(binding: Binding) -> Binding:
+    """The binding whose people have each other's regions."""
+    return replace(binding, regions=turned(binding.regions))
 
 
 def cut_off(pipeline: NewbiePipeline, text: str) -> bool:
