@@ -25,19 +25,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from newbie_image.binding.groups import TagSpan
 from newbie_image.binding.sight import Kind, Sight, block_numbers
 from newbie_image.explain.heat import box_mask, contrast, excess, mass_inside, tag_maps
+from newbie_image.explain.overlay import heat_picture
 from newbie_image.models.rotary_limits import token_grid
 from newbie_image.nano.captions import character_tags, scene_tags, xml_caption
 from newbie_image.nano.dataset import HELD_OUT_SEED
 from newbie_image.nano.world.render import geometry
 from newbie_image.nano.world.scene import Scene, sample_scene
+from newbie_image.nano.world.sheet import tile
 from newbie_image.pipeline import NewbiePipeline
-from newbie_image.request import GenerationRequest
+from newbie_image.request import GenerationRequest, PictureDone
 
 KINDS: tuple[Kind, ...] = ("attention", "similarity")
 THIRDS = ("early", "middle", "late")
@@ -52,6 +56,8 @@ MASSES: dict[str, Callable[[Tensor], Tensor]] = {
 """What of the maps is counted."""
 AIM = 3.0
 """Times chance that is aimed at."""
+ON_SHEET = 10
+"""Scenes on the sheet: the first ones, whatever they look like."""
 
 Found = dict[tuple[str, str], dict[str, list[tuple[float, float]]]]
 """(kind, blocks) → attribute → (share inside, area) of every tag; one a way of counting mass."""
@@ -95,15 +101,22 @@ def look(
     number: int,
     arguments: argparse.Namespace,
     found: dict[str, Found],
-) -> None:
-    """Draw one scene with a collector a kind and third, and note every tag's share."""
+) -> list[Image.Image]:
+    """Draw one scene with a collector a kind and third, and note every tag's share.
+
+    Returns:
+        The picture and one tag's map over it for the sheet, of its first scenes; else nothing.
+    """
     request = pipeline.complete(
         GenerationRequest(xml_caption(scene), seed=number, steps=arguments.steps, binding=arguments.binding)
     )
     count = len(pipeline.transformer.layers)
     sights = {(kind, name): Sight(block_numbers(name, count), kind=kind) for kind in KINDS for name in THIRDS}
-    *_, done = pipeline.stream(request, decode=False, sights=tuple(sights.values()))
-    size = done.latents.shape[2:]  # type: ignore[union-attr]
+    shown = arguments.sheet is not None and number < ON_SHEET
+    *_, done = pipeline.stream(request, decode=shown, sights=tuple(sights.values()))
+    assert isinstance(done, PictureDone)
+    assert done.latents is not None
+    size = done.latents.shape[2:]
     transformer = pipeline.transformer
     grid = token_grid((size[0], size[1]), transformer.patch_size, transformer.axes_lens)
     spans = pipeline.words(request).spans
@@ -119,6 +132,18 @@ def look(
                     share = mass_inside(heats[place], region)
                     area = float(region.mean())
                     found[label][kind, name][attribute].append((area if share is None else share, area))
+    if not shown:
+        return []
+    # Of the first character: the next attribute in each scene, of those that it was asked to have.
+    placed = [each for each in regions(scene, spans, grid) if spans[each[0]].group == 1]
+    order = [name for name in (*HEAD, *FIGURE) if any(name == attribute for _, attribute, _ in placed)]
+    wanted = order[number % len(order)]
+    place = next(place for place, attribute, _ in placed if attribute == wanted)
+    heat = excess(tag_maps(sights["attention", "early"].maps[0], spans))[place].reshape(grid)
+    picture = done.images[0].image.convert("RGB")
+    over = heat_picture(picture, heat).resize(picture.size, Image.Resampling.LANCZOS)
+    ImageDraw.Draw(over).text((4, 2), f"character 1: {spans[place].text}", fill=(255, 255, 255))
+    return [picture, over]
 
 
 def table(found: Found) -> str:
@@ -159,6 +184,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None, help="the bundle's without it")
     parser.add_argument("--binding", default="off")
     parser.add_argument("--model", default="nano")
+    parser.add_argument("--sheet", type=Path, default=None, help="PNG with a map of each of the first scenes")
     parser.add_argument("--json", type=Path, default=None, help="also write every figure there")
     arguments = parser.parse_args()
     people = [int(number) for number in arguments.people.split(",")]
@@ -167,8 +193,11 @@ def main() -> None:
         label: {(kind, name): defaultdict(list) for kind in KINDS for name in BLOCKS} for label in MASSES
     }
     began = time.perf_counter()
+    cells: list[np.ndarray] = []
     for number, scene in enumerate(scenes(arguments.scenes, people)):
-        look(pipeline, scene, number, arguments, found)
+        cells += [np.asarray(each) for each in look(pipeline, scene, number, arguments, found)]
+    if arguments.sheet is not None:
+        tile(cells, columns=4).save(arguments.sheet, optimize=True)
     for label, each in found.items():
         best = max(each, key=lambda column: statistics.fmean(map(ratio, each[column].values())))
         reached = sorted(name for name in each[best] if ratio(each[best][name]) >= AIM)

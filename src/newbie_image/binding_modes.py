@@ -16,6 +16,7 @@ from typing import Final, Literal
 from newbie_image.errors import RequestError
 
 Layers = Literal["all", "middle"]
+Mode = Literal["off", "encode", "text", "region", "full", "sealed"]
 
 
 @dataclass(frozen=True)

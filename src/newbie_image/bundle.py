@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from newbie_image.binding_modes import Mode
 from newbie_image.errors import CheckpointError, ConfigError, RequestError
 from newbie_image.places import models_folder
 from newbie_image.request import SAMPLERS, SIZE_MULTIPLE, GenerationRequest
@@ -63,7 +64,7 @@ class TextSettings(_Strict):
     trained_tokens: int | None = Field(default=None, ge=1)
     max_pooled_tokens: int = Field(default=2048, ge=8, le=8192)
     pad_to_multiple: int = Field(default=8, ge=1, le=256)
-    auto_binding: Literal["off", "encode", "text", "region", "full", "sealed"] = "off"
+    auto_binding: Mode = "off"
 
 
 class VaeSettings(_Strict):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FORMS = ("xml", "tags", "sentence")
+from newbie_image.nano.captions import COUNT_WORDS
 
 
 def _percent(value: float) -> str:
@@ -49,6 +49,48 @@ def _attributes(evaluation: dict[str, Any]) -> list[str]:
     return rows
 
 
+def _taught(recipe: dict[str, Any]) -> list[str]:
+    """How captions were encoded, and what was held out."""
+    transformer = recipe["transformer"]
+    apart = transformer.get("apart", 0.0)
+    lines: list[str] = []
+    if apart:
+        lines.append(
+            f"- {100 * apart:.0f} of 100 captions in XML were encoded by character (binding `text`), of "
+            f"which {100 * transformer.get('regional', 0.0):.0f} of 100 with regions (binding `region`)."
+        )
+    if recipe.get("hold_out_pairs"):
+        lines.append(
+            "- Nobody in these renders has one of the benchmark's held-out attribute pairs "
+            "(`nano/world/held_out.py`); the runs before the last one had seen them."
+        )
+    return lines
+
+
+def _binding(file: Path) -> list[str]:
+    """The binding benchmark of this and the former edition, where it was run."""
+    if not file.exists():
+        return []
+    held = json.loads(file.read_text())
+    counts = sorted({number for each in held["rows"] for number in each["people"]}, key=int)
+    lines = [
+        "## Binding",
+        "",
+        held["words"],
+        "Attributes right / all right in the whole picture, in percent, by people:",
+        "",
+        "| pictures | " + " | ".join(counts) + " |",
+        "|---" * (1 + len(counts)) + "|",
+    ]
+    for each in held["rows"]:
+        cells = []
+        for number in counts:
+            found = each["people"].get(number)
+            cells.append("–" if found is None else f"{_percent(found[0])} / {_percent(found[1])}")
+        lines.append(f"| {each['name']} | " + " | ".join(cells) + " |")
+    return [*lines, "", f"Made by `{held['command']}`.", ""]
+
+
 def write_card(bundle: Path) -> Path:
     """Writes `README.md` of a bundle from its `recipe.json` and `evaluation.json`.
 
@@ -63,6 +105,7 @@ def write_card(bundle: Path) -> Path:
     transformer = recipe["transformer"]
     runs = [*history.get("transformer_before", []), run]
     curve = history.get("curve", [])
+    most = COUNT_WORDS[recipe.get("people", 3)]
     made = evaluation["generated"]
     reached = {**made["2_characters"]["attributes"], **made["scene"]}
     lines = [
@@ -80,8 +123,9 @@ def write_card(bundle: Path) -> Path:
         "",
         "## Recipe",
         "",
-        f"- {history['pictures']:,} renders of {recipe['size']}×{recipe['size']} with one to three "
+        f"- {history['pictures']:,} renders of {recipe['size']}×{recipe['size']} with one to {most} "
         "characters; latents at 1/8 with 16 channels.",
+        *_taught(recipe),
         f"- Transformer: {transformer['n_layers']} blocks of width {transformer['dim']}, "
         f"{transformer['n_refiner_layers']} "
         f"+ {transformer['n_refiner_layers']} refiners; text model {transformer['text_layers']} "
@@ -132,6 +176,7 @@ def write_card(bundle: Path) -> Path:
             *(f"| {p['seen']:,} | {_percent(p['one'])} | {_percent(p['two'])} |" for p in curve),
             "",
         ]
+    lines += _binding(bundle / "binding.json")
     followed = [name for name, value in reached.items() if value >= 0.8]
     missed = [name for name, value in reached.items() if value < 0.8]
     lines += [
@@ -140,7 +185,7 @@ def write_card(bundle: Path) -> Path:
         f"- It follows the prompt (80 % or more, two characters) in: {', '.join(followed) or 'nothing'}.",
         f"- It does not yet in: {', '.join(missed) or 'nothing else'}.",
         "- It draws its own world and nothing else; an unknown word is read as bytes and mostly ignored.",
-        "- Four to six characters, other sizes than the trained one and free sentences are outside "
+        f"- More than {most} characters, other sizes than the trained one and free sentences are outside "
         "what it learnt.",
         "",
         "## Licence",

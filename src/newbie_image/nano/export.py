@@ -11,6 +11,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
+from newbie_image.binding_modes import Mode
 from newbie_image.bundle import COMPONENTS, BundleSettings, Defaults, TextSettings, VaeSettings
 from newbie_image.checkpoints.checksums import sums_of, write_sums
 from newbie_image.nano.latents import LatentStatistics
@@ -19,11 +20,20 @@ from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, bu
 from newbie_image.pipeline import NewbiePipeline
 
 SHARD_SIZE = "14MB"
+LONGEST_TEXT = 112
+"""Gemma tokens of the longest captions of up to three people."""
 LICENCE = "Apache-2.0: these weights were trained by this project on pictures that it draws itself."
 
 
 def bundle_settings(
-    statistics: LatentStatistics, size: int, *, steps: int, guidance: float, shift: float
+    statistics: LatentStatistics,
+    size: int,
+    *,
+    steps: int,
+    guidance: float,
+    shift: float,
+    trained_tokens: int = LONGEST_TEXT,
+    auto_binding: Mode = "off",
 ) -> BundleSettings:
     """`newbie.json` of the embedded model."""
     return BundleSettings(
@@ -33,8 +43,9 @@ def bundle_settings(
             system_prompt_xml=XML_SYSTEM_PROMPT,
             system_prompt_tags=TAG_SYSTEM_PROMPT,
             max_tokens=512,
-            trained_tokens=112,
+            trained_tokens=trained_tokens,
             max_pooled_tokens=512,
+            auto_binding=auto_binding,
         ),
         vae=VaeSettings(latents_mean=statistics.mean, latents_std=statistics.std),
         defaults=Defaults(
@@ -53,12 +64,7 @@ def bundle_settings(
 def assemble(
     parts: Parts,
     vae: AutoencoderDC,
-    statistics: LatentStatistics,
-    size: int,
-    *,
-    steps: int,
-    guidance: float,
-    shift: float,
+    settings: BundleSettings,
 ) -> NewbiePipeline:
     """A pipeline around trained parts; the parts are used as they are, not copied."""
     pipeline = NewbiePipeline(
@@ -68,9 +74,9 @@ def assemble(
         clip_model=parts.clip_model,
         clip_tokenizer=build_tokenizer("jina"),
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=settings.defaults.shift),
     )
-    pipeline.settings = bundle_settings(statistics, size, steps=steps, guidance=guidance, shift=shift)
+    pipeline.settings = settings
     pipeline.vae_settings = pipeline.settings.vae
     return pipeline
 

@@ -20,11 +20,12 @@ import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from safetensors.torch import load_file, save_file
 
+from newbie_image.binding_modes import Mode
 from newbie_image.errors import CheckpointError, RequestError
 from newbie_image.nano.autoencoder import AutoencoderRecipe, train_autoencoder
 from newbie_image.nano.dataset import BLOCK, HELD_OUT_SEED, READER_SEED, Store
 from newbie_image.nano.detector import Detector, train_detector
-from newbie_image.nano.export import assemble, write_bundle
+from newbie_image.nano.export import LONGEST_TEXT, assemble, bundle_settings, write_bundle
 from newbie_image.nano.latents import (
     LatentStatistics,
     cache_latents,
@@ -72,6 +73,7 @@ class Recipe:
         reader_pictures: renders that the evaluator's classifiers learn from.
         reader_epochs: how often they see each.
         steps, guidance, shift: sampling defaults that go into the bundle.
+        auto_binding: what the bundle's `auto` means for several characters.
         people: 3 or 6, most characters in a picture.
         hold_out_pairs: nobody in the model's renders has one of :data:`world.held_out.HELD_OUT_PAIRS`, so
             that the benchmark can ask for what was never shown together.
@@ -84,6 +86,7 @@ class Recipe:
     steps: int = 20
     guidance: float = 3.0
     shift: float = 1.5
+    auto_binding: Mode = "region"
     people: int = 3
     hold_out_pairs: bool = False
     autoencoder: AutoencoderRecipe = field(
@@ -255,15 +258,17 @@ class Workshop:
 
     def pipeline(self, parts: Parts) -> NewbiePipeline:
         """Parts, autoencoder and tokenizers as a pipeline."""
-        return assemble(
-            parts,
-            self.vae(),
+        recipe = self.recipe
+        settings = bundle_settings(
             read_statistics(self.folder / "latents"),
-            self.recipe.size,
-            steps=self.recipe.steps,
-            guidance=self.recipe.guidance,
-            shift=self.recipe.shift,
+            recipe.size,
+            steps=recipe.steps,
+            guidance=recipe.guidance,
+            shift=recipe.shift,
+            trained_tokens=max(LONGEST_TEXT, recipe.transformer.text_lengths[-1]),
+            auto_binding=recipe.auto_binding,
         )
+        return assemble(parts, self.vae(), settings)
 
     def trained_parts(self) -> Parts:
         """The averaged parts of the last save."""

@@ -355,9 +355,6 @@ class TimedRun:
         parts = Parts(self.recipe.transformer)
         parts.load_state_dict(state["average"])
         pipeline = self.workshop.pipeline(parts)
-        longest = max(pipeline.settings.text.trained_tokens or 0, self.recipe.transformer.text_lengths[-1])
-        text = pipeline.settings.text.model_copy(update={"trained_tokens": longest})
-        pipeline.settings = pipeline.settings.model_copy(update={"text": text})
         bundle = self.work / "bundle"
         write_bundle(pipeline, bundle)
         history = self.workshop.history() | json.loads((self.work / "used.json").read_text())
