@@ -93,7 +93,7 @@ def write_bundle(pipeline: NewbiePipeline, folder: Path) -> None:
             config.write_text(json.dumps(entries, indent=2) + "\n")
     own = (file for part in COMPONENTS for file in (partial / part).iterdir())
     write_sums(partial, sums_of(partial, own))
-    for name in ("README.md", "evaluation.json", "recipe.json"):
+    for name in ("README.md", "evaluation.json", "binding.json", "recipe.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, partial / name)
     shutil.rmtree(folder, ignore_errors=True)
