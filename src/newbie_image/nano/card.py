@@ -55,9 +55,10 @@ def _taught(recipe: dict[str, Any]) -> list[str]:
     apart = transformer.get("apart", 0.0)
     lines: list[str] = []
     if apart:
+        regional = transformer.get("regional", 0.0)
+        placed = f", of which {100 * regional:.0f} of 100 with regions (binding `region`)" if regional else ""
         lines.append(
-            f"- {100 * apart:.0f} of 100 captions in XML were encoded by character (binding `text`), of "
-            f"which {100 * transformer.get('regional', 0.0):.0f} of 100 with regions (binding `region`)."
+            f"- {100 * apart:.0f} of 100 captions in XML were encoded by character (binding `text`){placed}."
         )
     if recipe.get("hold_out_pairs"):
         lines.append(
