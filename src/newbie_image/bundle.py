@@ -104,6 +104,7 @@ class Preset(_Strict):
     system_prompt_xml: str | None = None
     system_prompt_tags: str | None = None
     negative_system_prompt: Literal["written", "always", "never"] | None = None
+    max_tokens: int | None = Field(default=None, ge=8, le=1023)
 
     @model_validator(mode="after")
     def _known_sampler(self) -> Preset:
@@ -159,9 +160,9 @@ class BundleSettings(_Strict):
         return dataclasses.replace(request, **filled)
 
     def text_for(self, preset_name: str | None) -> TextSettings:
-        """The text settings under a preset, which may bring system prompts of its own."""
+        """The text settings under a preset, which may bring system prompts and a limit of its own."""
         preset = self.preset(preset_name)
-        names = ("system_prompt_xml", "system_prompt_tags", "negative_system_prompt")
+        names = ("system_prompt_xml", "system_prompt_tags", "negative_system_prompt", "max_tokens")
         given = {name: getattr(preset, name) for name in names if getattr(preset, name) is not None}
         return self.text.model_copy(update=given)
 
