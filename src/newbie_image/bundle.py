@@ -220,6 +220,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def config_file(weights: Path) -> Path | None:
+    """The ``config.json`` that belongs to a part's weights; None where there is none.
+
+    Args:
+        weights: the part's folder, its shard index, or its weight file. Beside a file a config counts only
+            where no other file of that kind lies there, so that it cannot be another's.
+    """
+    folder = weights if weights.is_dir() else weights.parent
+    config = folder / "config.json"
+    if not config.is_file():
+        return None
+    if weights.is_dir() or weights.name.endswith(".index.json"):
+        return config
+    others = (file for file in folder.iterdir() if file.suffix == weights.suffix and file != weights)
+    indexes = folder.glob(f"*{weights.suffix}.index.json")
+    return None if any(others) or any(indexes) else config
+
+
 def write_settings(folder: Path, settings: BundleSettings) -> None:
     """Write ``newbie.json``."""
     text = json.dumps(settings.model_dump(exclude_none=True), indent=2, ensure_ascii=False)
