@@ -299,6 +299,10 @@ def _find_bundle(given: Path, named: str) -> Path:
     if given.parts == (named,) and _has_weights(downloaded):
         return downloaded
     known = ", ".join(bundle_names()) or "none"
+    if given.is_symlink() and not given.exists():
+        raise CheckpointError(
+            f"{given} is a link that leads nowhere or in a circle; mend it or copy the file"
+        )
     if given.is_dir():
         raise CheckpointError(
             f"{given} has no {INDEX_FILE} and no weight files; give a folder that has them, "

@@ -140,6 +140,10 @@ def find_vae(name_or_path: str | Path) -> FoundVae:
         return FoundVae(given.name, given, settings)
     if given.is_dir():
         return _folder(given)
+    if given.is_symlink():
+        raise CheckpointError(
+            f"the VAE {given} is a link that leads nowhere or in a circle; mend it or copy the file"
+        )
     if os.sep in text or "/" in text or given.suffix in WEIGHT_SUFFIXES:
         raise CheckpointError(f"there is no VAE {given}: no such file or folder; check the path")
     try:
