@@ -106,7 +106,7 @@ def test_plan_and_info_know_them() -> None:
     plain, int8 = run(*plan), run(*plan, "--quantise", "int8", "--quantise-encoders", "int8")
     assert "16-bit weights, 6.00 GB" in plain.stdout
     assert "int8 in the transformer's blocks, int8 in the encoders" in int8.stdout
-    assert int8.stdout.rstrip().endswith("--vram 6GB --quantise int8 --quantise-encoders int8")
+    assert int8.stdout.rstrip().endswith("--quantise int8 --quantise-encoders int8")
     assert "leave it or the quantisation out" in run(*plan, "--track", "--quantise", "int8").stderr
     info = run("info", "--device", "cpu", "--dtype", "fp16")
     assert "none, encoders none: fp8, int4 work here" in info.stdout

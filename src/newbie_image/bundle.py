@@ -105,6 +105,7 @@ class Preset(_Strict):
     system_prompt_xml: str | None = None
     system_prompt_tags: str | None = None
     negative_system_prompt: Literal["written", "always", "never"] | None = None
+    max_tokens: int | None = Field(default=None, ge=8, le=1023)
 
     @model_validator(mode="after")
     def _known_sampler(self) -> Preset:
@@ -160,9 +161,9 @@ class BundleSettings(_Strict):
         return dataclasses.replace(request, **filled)
 
     def text_for(self, preset_name: str | None) -> TextSettings:
-        """The text settings under a preset, which may bring system prompts of its own."""
+        """The text settings under a preset, which may bring system prompts and a limit of its own."""
         preset = self.preset(preset_name)
-        names = ("system_prompt_xml", "system_prompt_tags", "negative_system_prompt")
+        names = ("system_prompt_xml", "system_prompt_tags", "negative_system_prompt", "max_tokens")
         given = {name: getattr(preset, name) for name in names if getattr(preset, name) is not None}
         return self.text.model_copy(update=given)
 
@@ -218,6 +219,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}; a JSON object is needed")
     return content
+
+
+def config_file(weights: Path) -> Path | None:
+    """The ``config.json`` that belongs to a part's weights; None where there is none.
+
+    Args:
+        weights: the part's folder, its shard index, or its weight file. Beside a file a config counts only
+            where no other file of that kind lies there, so that it cannot be another's.
+    """
+    folder = weights if weights.is_dir() else weights.parent
+    config = folder / "config.json"
+    if not config.is_file():
+        return None
+    if weights.is_dir() or weights.name.endswith(".index.json"):
+        return config
+    others = (file for file in folder.iterdir() if file.suffix == weights.suffix and file != weights)
+    indexes = folder.glob(f"*{weights.suffix}.index.json")
+    return None if any(others) or any(indexes) else config
 
 
 def write_settings(folder: Path, settings: BundleSettings) -> None:
@@ -281,6 +300,10 @@ def _find_bundle(given: Path, named: str) -> Path:
     if given.parts == (named,) and _has_weights(downloaded):
         return downloaded
     known = ", ".join(bundle_names()) or "none"
+    if given.is_symlink() and not given.exists():
+        raise CheckpointError(
+            f"{given} is a link that leads nowhere or in a circle; mend it or copy the file"
+        )
     if given.is_dir():
         raise CheckpointError(
             f"{given} has no {INDEX_FILE} and no weight files; give a folder that has them, "

@@ -22,7 +22,10 @@ from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.steering import Conditioning, SteeredVelocity
-from newbie_image.text import TextFeatures, encode_tokens
+from newbie_image.text import TextFeatures, compose, compose_negative, encode_tokens
+
+# What a caption had in training at most; memory is planned for it unless a prompt is longer.
+_USUAL_TOKENS = 512
 
 
 class ConditionedPipeline(QuantisedPipeline):
@@ -67,6 +70,26 @@ class ConditionedPipeline(QuantisedPipeline):
             self.text_encoder.to("cpu")
             self.clip_model.to("cpu")
         return replace(features, groups=groups).to(self._device(), self.transformer.dtype)
+
+    def planned_tokens(self, request: GenerationRequest) -> int:
+        """The caption's length that a completed request's memory is planned for.
+
+        What training had, or for a longer prompt all that the model takes: in two steps, so that prompts of
+        many lengths share a plan.
+
+        Raises:
+            PromptError: a prompt cannot be read.
+        """
+        settings = self._text_settings(request)
+        usual = min(settings.trained_tokens or settings.max_tokens, settings.max_tokens, _USUAL_TOKENS)
+        strict, form = not request.tolerant, cast("TextForm", request.text_form)
+        prompts = [request.prompt, *(prompt for _, prompt in request.changes)]
+        texts = [compose(parse(prompt, strict=strict), settings, form=form) for prompt in prompts]
+        if guidance_of(request).active(0.0):
+            negative = parse(request.negative_prompt, strict=strict)
+            texts.append(compose_negative(negative, settings, form=form))
+        longest = max(len(self.tokenizer(text.tokens_text, verbose=False)["input_ids"]) for text in texts)
+        return usual if longest <= usual else settings.max_tokens
 
     def words(self, request: GenerationRequest) -> GroupedText:
         """The prompt's tokens as the transformer reads them, with their characters and tags: what a

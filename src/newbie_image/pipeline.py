@@ -227,9 +227,7 @@ class NewbiePipeline(ConditionedPipeline):
         token_grid(self._latent_shape(request)[1:], self.transformer.patch_size, self.transformer.axes_lens)
         solver = make_solver(cast("str", request.sampler))
         grid = time_grid(cast("int", request.steps), cast("float", request.shift), cast("str", request.grid))
-        text = self.settings.text
-        tokens = min(text.trained_tokens or text.max_tokens, text.max_tokens, 512)
-        work = self.work_of(request, len(solver.asked_times(grid)), tokens)
+        work = self.work_of(request, len(solver.asked_times(grid)), self.planned_tokens(request))
         request = self._within_plan(request, work)
         shortage: str | None = None
         self._drawing += 1

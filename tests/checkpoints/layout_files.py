@@ -112,7 +112,8 @@ def _prebuilt(folder: Path) -> Written:
         renamed["blocks." + name.removeprefix("layers.") if name.startswith("layers.") else name] = value
     save_file(renamed, target / "transformer" / "model.safetensors")
     old.unlink()
-    (target / "newbie.json").unlink()
+    for ours in ("newbie.json", "SHA256SUMS"):
+        (target / ours).unlink()
     return Written(target, target / "transformer" / "model.safetensors")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from newbie_image.bundle import find_bundle, read_settings
+from newbie_image.bundle import VaeSettings, find_bundle, read_settings, write_settings
 from newbie_image.checkpoints.convert import WRITTEN, convert
+from newbie_image.checkpoints.inspection import check_model_sums, verify
 from newbie_image.checkpoints.opening import OpenedModel, find_checkpoint, load_vae, open_model
 from newbie_image.checkpoints.published import published_settings
 from newbie_image.checkpoints.recognise import recognise
+from newbie_image.checkpoints.vae_registry import find_vae
 from newbie_image.errors import CheckpointError, ConfigError, NewbieError, OutputError
 from tests.tiny import SETTINGS
 
@@ -224,3 +227,101 @@ def test_the_published_settings_are_those_of_its_training() -> None:
     assert settings.presets["upstream"].steps == 17
     assert settings.text_for("upstream").system_prompt_xml.endswith("user prompts.")
     assert settings.presets["comfyui"].grid == "simple"
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    target = tmp_path / "full"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        message = refusal(lambda: convert(recognise(tiny_bundle), target, "comfyui"), OutputError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(target) in message
+    assert "free space" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_has_checksums_that_find_a_changed_byte(tiny_bundle: Path, tmp_path: Path) -> None:
+    for layout in WRITTEN:
+        files = convert(recognise(tiny_bundle), tmp_path / layout, layout)
+        sums = check_model_sums(recognise(tmp_path / layout))
+        assert (sums.checked, sums.unknown, sums.wrong) == ({"SHA256SUMS": 4}, 0, ())
+        data = bytearray(files[0].read_bytes())
+        data[-1] ^= 1
+        files[0].write_bytes(data)
+        assert [files[0].name in line for line in verify(recognise(tmp_path / layout))] == [True]
+
+
+@pytest.mark.parametrize("layout", ["newbie", "published", "diffusers"])
+def test_parts_from_elsewhere_bring_the_tokenizer_that_their_layout_has_beside_them(
+    written: dict[str, Path], tmp_path: Path, layout: str
+) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(written["published"] / "transformer" / "diffusion_pytorch_model.safetensors", alone)
+    (alone / "config.json").write_bytes((written["published"] / "transformer" / "config.json").read_bytes())
+    tower = "text_encoder_2" if layout == "diffusers" else "clip_model"
+    names = {"text_encoder": "text_encoder", "clip_model": tower, "vae": "vae"}
+    folders = {part: written[layout] / name for part, name in names.items()}
+    files = {part: next(folder.glob("*.safetensors")) for part, folder in folders.items()}
+    for parts in (folders, files):
+        checkpoint = find_checkpoint(alone, parts)
+        assert list(verify(checkpoint)) == []
+        made = tmp_path / f"made-{parts is files}"
+        convert(checkpoint, made, "newbie")
+        assert_same_model(open_model(made), open_model(written["newbie"]))
+
+
+def test_a_config_counts_where_its_weights_are_named_by_their_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+    weights = "diffusion_pytorch_model.safetensors"
+    for part, changes in (("transformer", {"axes_dims": [4, 4, 8]}), ("vae", {"scaling_factor": 0.5})):
+        path = copy / part / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}))
+    files = {part: copy / part / weights for part in ("transformer", "vae")}
+    found = open_model(tiny_bundle, parts=files).components
+    assert list(found["transformer"].config["axes_dims"]) == [4, 4, 8]
+    assert found["vae"].config["scaling_factor"] == 0.5
+    assert load_vae(files["vae"]).config["scaling_factor"] == 0.5
+    # Beside two files it could be either's.
+    shutil.copy(files["vae"], copy / "vae" / "other.safetensors")
+    assert load_vae(files["vae"]).config["scaling_factor"] == 0.3611
+
+
+def test_a_bundles_normalisation_goes_with_its_vaes_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
+    settings = read_settings(copy)
+    write_settings(copy, settings.model_copy(update={"vae": VaeSettings(scaling_factor=0.25)}))
+    assert find_vae(copy / "vae" / "diffusion_pytorch_model.safetensors").settings.scaling_factor == 0.25
+    shutil.copy(copy / "vae" / "diffusion_pytorch_model.safetensors", tmp_path / "ae.safetensors")
+    assert find_vae(tmp_path / "ae.safetensors").settings == VaeSettings()
+
+
+def test_presets_that_cut_at_512_tokens_do_so_here() -> None:
+    settings = published_settings()
+    limits = {name: settings.text_for(name).max_tokens for name in (None, *settings.presets)}
+    assert limits == {None: 1023, "upstream": 512, "comfyui": 1023, "diffusers": 512}
+
+
+def test_a_config_of_other_values_is_one_line(written: dict[str, Path], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(written["diffusers"], tmp_path / "copy"))
+    for part, key, value in (
+        ("transformer", "patch_size", 0),
+        ("transformer", "patch_size", "two"),
+        ("transformer", "axes_dim_rope", 5),
+        ("transformer", "multiple_of", "x"),
+        ("text_encoder", "text_config", "x"),
+    ):
+        path = copy / part / "config.json"
+        before = path.read_text(encoding="utf-8")
+        path.write_text(json.dumps({**json.loads(before), key: value}))
+        message = refusal(lambda: open_model(copy), ConfigError)
+        assert f"{part}/config.json" in message
+        assert [line for line in verify(recognise(copy)) if str(path) in line], (part, key)
+        path.write_text(before)
+    jina = copy / "text_encoder_2" / "model.safetensors"
+    state = load_file(jina)
+    table = next(name for name in state if name.endswith("token_type_embeddings.weight"))
+    save_file({name: value for name, value in state.items() if name != table}, jina)
+    assert "embeddings.token_type_embeddings.weight" in refusal(lambda: open_model(copy))

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from newbie_image.checkpoints.adapter_facts import adapter_facts
 from newbie_image.checkpoints.inspection import describe, verify
 from newbie_image.checkpoints.opening import open_model
 from newbie_image.checkpoints.recognise import recognise
+from newbie_image.cli.app import app
+from newbie_image.errors import NewbieError
+from tests import tiny
 
 
 @pytest.fixture
@@ -81,3 +87,98 @@ def test_what_verify_calls_sound_is_loaded_also_as_a_pickle_and_a_wrong_name_by_
     assert list(verify(recognise(copy))) == []
     loaded = open_model(copy).components["clip_model"].state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in wanted.items())
+
+
+def test_what_loading_refuses_is_not_called_sound(copy: Path) -> None:
+    def text(name: str, content: str) -> tuple[Path, str]:
+        return copy / name, content
+
+    def changed(name: str, **values: object) -> tuple[Path, str]:
+        return text(name, json.dumps({**json.loads((copy / name).read_text(encoding="utf-8")), **values}))
+
+    for file, content in (
+        changed("transformer/config.json", n_layers="three"),
+        changed("transformer/config.json", n_heads=3),
+        changed("text_encoder/config.json", hidden_size="wide"),
+        changed("text_encoder/config.json", model_type="gemma2"),
+        text("tokenizer/tokenizer.json", "{"),
+        text("clip_tokenizer/tokenizer.json", "{}"),
+        text("scheduler/scheduler_config.json", "{"),
+        changed("newbie.json", foo=1),
+        changed("model_index.json", vae=["diffusers", "AutoencoderTiny"]),
+    ):
+        before = file.read_text(encoding="utf-8")
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(NewbieError):
+            open_model(copy)
+        lines = list(verify(recognise(copy)))
+        assert len(lines) == 1, (file, lines)
+        assert "\n" not in lines[0]
+        file.write_text(before, encoding="utf-8")
+    assert list(verify(recognise(copy))) == []
+
+
+def test_parts_of_different_models_are_told(copy: Path) -> None:
+    shutil.rmtree(copy / "clip_model")
+    tiny.clip_model(len(tiny.jina_tokenizer()), width=32).save_pretrained(str(copy / "clip_model"))
+    (line,) = verify(recognise(copy))
+    assert "clip_text_dim" in line
+
+
+def test_metadata_and_what_does_not_fit_are_described(tiny_bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "all.safetensors"
+    state = load_file(tiny_bundle / "transformer" / "diffusion_pytorch_model.safetensors")
+    wanted = sum(value.numel() for value in state.values())
+    together = {f"model.diffusion_model.{name}": value for name, value in state.items()}
+    together["text_encoders.gemma.weight"] = torch.ones(7)
+    # The rotary axes of the tiny model are no equal thirds.
+    config = (tiny_bundle / "transformer" / "config.json").read_text(encoding="utf-8")
+    save_file(together, file, {"author": "someone", "newbie_config": config, "notes": "x" * 300})
+    (report,) = describe(recognise(file))
+    assert report.parameters == wanted
+    assert report.metadata["author"] == "someone"
+    assert report.metadata["notes"].endswith("(300 characters)")
+    assert report.misfit is not None
+    assert "text_encoders.gemma.weight" in report.misfit
+    assert "everything in one file" in report.misfit
+    said = CliRunner().invoke(app, ["weights", "inspect", str(file)])
+    assert said.exit_code == 0
+    assert "author someone" in said.stdout
+    assert "not loadable: " in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lokr", ("LoKr on 20 layers, rank 2, alpha 3 (tensors)", "adapter_type lyco_lokr", "network_dim 2")),
+        ("kohya.safetensors", ("LoRA on ", "(tensors)")),
+        ("loha.safetensors", ("LoHa on ",)),
+        ("full.safetensors", ("difference on ", "alpha given nowhere")),
+    ],
+)
+def test_adapters_are_described(name: str, words: tuple[str, ...]) -> None:
+    path = Path(__file__).parents[1] / "parity" / "fixtures" / "adapters" / name
+    said = CliRunner().invoke(app, ["weights", "inspect", str(path)])
+    assert said.exit_code == 0, said.output
+    assert said.stdout.startswith(f"{path}: adapter\n")
+    assert all(word in said.stdout for word in words), said.stdout
+    facts = json.loads(CliRunner().invoke(app, ["weights", "inspect", str(path), "--json"]).stdout)
+    assert facts["tensors"] > 0
+    assert facts["unknown"] == []
+
+
+def test_an_adapters_alpha_is_told_from_where_loading_takes_it(tmp_path: Path) -> None:
+    factors = {
+        "base_model.model.layers.0.attention.out.lora_A.weight": torch.ones(4, 8),
+        "base_model.model.layers.0.attention.out.lora_B.weight": torch.ones(8, 4),
+        "something.else": torch.ones(1),
+    }
+    save_file(factors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    facts = adapter_facts(tmp_path)
+    assert (facts.kinds, facts.ranks, facts.unknown) == ({"LoRA": 1}, (4,), ("something.else",))
+    assert facts.alpha == "8 (config or metadata)"
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    said = CliRunner().invoke(app, ["weights", "inspect", str(tmp_path / "adapter_model.safetensors")])
+    assert said.exit_code == 2
+    assert said.stderr.count("\n") == 1

@@ -116,3 +116,13 @@ def test_parts_and_vram_are_settings_that_load_anew() -> None:
     rows = dict(session.describe())
     assert rows["vram"] == "8GB"
     assert rows["transformer"] == "the bundle's"
+
+
+@pytest.mark.parametrize("option", ["--model", "--transformer", "--text-encoder", "--vae", "--lora"])
+def test_a_link_in_a_circle_is_called_so(tmp_path: Path, option: str) -> None:
+    loop = tmp_path / "loop.safetensors"
+    loop.symlink_to(loop)
+    done = run("generate", "1girl", option, str(loop), "-o", str(tmp_path / "a.png"))
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert f"{loop} is a link that leads nowhere or in a circle" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from newbie_image.cli.app import app
 from newbie_image.errors import DeviceError, RequestError
 from newbie_image.memory.formats import check_format
 from newbie_image.pipeline import NewbiePipeline
+from newbie_image.provenance import read_picture
 from newbie_image.request import GenerationRequest, TextEncoded
 from tests.tiny import XML_PROMPT
 
@@ -68,3 +70,22 @@ def test_int8_in_fp16_is_refused_as_running_refuses_it(option: str) -> None:
     pytest.importorskip("torchao", reason="torchao is not installed: pip install 'newbie-image[quant]'")
     running = run("generate", "1girl", "--device", "cpu", "--dtype", "fp16", option, "int8")
     assert (running.exit_code, running.stderr) == (2, said.stderr)
+
+
+def test_the_command_that_is_shown_draws_what_was_planned(tiny_bundle: Path, tmp_path: Path) -> None:
+    asked = ("--model", str(tiny_bundle), "--resolution", "64x32", "--batch", "2", "--dtype", "fp32")
+    asked += ("--steps", "2", "--sampler", "heun", "--trims", "adaln", "--vae", str(tiny_bundle / "vae"))
+    said = run("plan", "--vram", "2GB", *asked).stdout
+    command = shlex.split(said.splitlines()[-1].removeprefix("to run it so: "))
+    assert command[:3] == ["newbie", "generate", "PROMPT"]
+    done = run(*command[1:], "--seed", "1", "-o", str(tmp_path / "a.png"))
+    assert done.exit_code == 0, done.stderr
+    pictures = [read_picture(Path(line))[1] for line in done.stdout.splitlines()]
+    assert len(pictures) == 2
+    request = pictures[0].request
+    assert (request.width, request.height, request.batch) == (64, 32, 2)
+    assert (request.steps, request.sampler) == (2, "heun")
+    assert pictures[0].environment["dtype"] == "fp32"
+    published = run("plan", "--vram", "80GB").stdout.splitlines()[-1]
+    assert "--model newbie-exp0.1 --resolution 1024x1024" in published
+    assert "--dtype" not in published

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,24 @@ def test_running_out_names_the_plan_that_would_fit(
         drawn(pipe)
     handle.remove()
     drawn(pipe)
+
+
+def test_a_prompt_longer_than_training_had_is_planned_for(pipe: NewbiePipeline) -> None:
+    text = pipe.settings.text.model_copy(update={"max_tokens": 1023, "trained_tokens": 112})
+    pipe.settings = pipe.settings.model_copy(update={"text": text})
+    long = ", ".join(["pink_hair, twintails"] * 40)
+    assert pipe.planned_tokens(pipe.complete(REQUEST)) == 112
+    for request in (
+        replace(REQUEST, prompt=long),
+        replace(REQUEST, negative_prompt=long),
+        replace(REQUEST, changes=((1, long),)),
+    ):
+        assert pipe.planned_tokens(pipe.complete(request)) == 1023
+    unguided = replace(REQUEST, negative_prompt=long, guidance_scale=1.0)
+    assert pipe.planned_tokens(pipe.complete(unguided)) == 112
+    pipe.offload("blocks", "cpu", memory=10**9)
+    drawn(pipe, REQUEST)
+    assert pipe.plan is not None
+    before = pipe.plan.stages[1].activations
+    drawn(pipe, replace(REQUEST, prompt=long))
+    assert pipe.plan.stages[1].activations > before

@@ -32,6 +32,11 @@ class Alphas:
         self._always_scaled = self._settings.get("peft_type") in ("LOKR", "LOHA")
         self._assumed = 0
 
+    @property
+    def default(self) -> float | None:
+        """What config or metadata say for every layer; None where they say nothing."""
+        return self._configured(())
+
     def scale(self, paths: tuple[str, ...], alpha: Tensor | None, rank: int | None) -> float:
         """Factor of one layer's update.
 

@@ -30,6 +30,10 @@ def adapter_file(path: str | Path) -> Path:
                     f"adapter {path} is no weight file; give a folder or a file in {', '.join(SUFFIXES)}"
                 )
             return path
+        if path.is_symlink() and not path.exists():
+            raise CheckpointError(
+                f"adapter {path} is a link that leads nowhere or in a circle; mend it or copy the file"
+            )
         if not path.is_dir():
             raise CheckpointError(f"adapter {path} does not exist; give a folder or a .safetensors file")
         for name in WEIGHT_NAMES:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from newbie_image.bundle import COMPONENTS, INDEX_FILE, read_json
-from newbie_image.checkpoints.load import build_and_load, find_weights, unknown_keys
+from newbie_image.checkpoints.load import build_and_load, build_empty, find_weights, unknown_keys
 from newbie_image.errors import CheckpointError, ConfigError, NewbieError
 from newbie_image.latents import latent_channels, latent_scale
 
@@ -52,18 +52,31 @@ def load_components(
     """
     index = read_json(folder / INDEX_FILE)
     unknown_keys(index, COMPONENTS, folder / INDEX_FILE)
-    loaded: dict[str, Any] = {}
-    for name in COMPONENTS:
-        if name in skip:
-            continue
-        entry = index.get(name)
-        if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(part, str) for part in entry):
-            raise ConfigError(f'{folder / INDEX_FILE}: {name!r} is {entry!r}; ["library", "Class"] is needed')
-        loaded[name] = load_component(folder / name, entry[0], entry[1], dtype)
-    return loaded
+    wanted = [name for name in COMPONENTS if name not in skip]
+    return {name: load_component(folder / name, *_named(index, name, folder), dtype) for name in wanted}
 
 
-def load_component(folder: Path, library: str, class_name: str, dtype: torch.dtype | None) -> Any:
+def empty_component(folder: Path, name: str) -> Any:
+    """A component of a bundle as loading builds it, with no weights read: models have none.
+
+    Raises:
+        CheckpointError, ConfigError: what loading would say of its class, config or files.
+    """
+    index = read_json(folder / INDEX_FILE)
+    unknown_keys(index, COMPONENTS, folder / INDEX_FILE)
+    return load_component(folder / name, *_named(index, name, folder), None, empty=True)
+
+
+def _named(index: Mapping[str, Any], name: str, folder: Path) -> tuple[str, str]:
+    entry = index.get(name)
+    if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(part, str) for part in entry):
+        raise ConfigError(f'{folder / INDEX_FILE}: {name!r} is {entry!r}; ["library", "Class"] is needed')
+    return entry[0], entry[1]
+
+
+def load_component(
+    folder: Path, library: str, class_name: str, dtype: torch.dtype | None, *, empty: bool = False
+) -> Any:
     """One component by the name of its class.
 
     Args:
@@ -72,15 +85,18 @@ def load_component(folder: Path, library: str, class_name: str, dtype: torch.dty
         class_name: a model of ours, an autoencoder or scheduler of diffusers, Gemma 3's text model or a
             tokenizer of transformers.
         dtype: of floating point weights; None keeps the file's.
+        empty: whether to leave a model without weights.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the bundle is incomplete: copy it again")
     if class_name in _GEMMA_NAMES:
-        return _load_gemma(folder, dtype)
+        return _filled(_gemma_builder(folder), folder, dtype, empty)
     if class_name in _OURS and library in ("newbie_image", _OURS[class_name]):
-        return _load_model(folder, getattr(importlib.import_module(_OURS[class_name]), class_name), dtype)
+        ours = getattr(importlib.import_module(_OURS[class_name]), class_name)
+        return _filled(_builder(folder, ours), folder, dtype, empty)
     if library == "diffusers" and class_name.startswith(("Autoencoder", "AsymmetricAutoencoder")):
-        return _load_model(folder, _class_of("diffusers", class_name, folder), dtype)
+        theirs = _class_of("diffusers", class_name, folder)
+        return _filled(_builder(folder, theirs), folder, dtype, empty)
     if library == "diffusers" and class_name.endswith("Scheduler"):
         return _load_scheduler(folder, _class_of("diffusers", class_name, folder))
     if library == "transformers" and "Tokenizer" in class_name:
@@ -127,7 +143,13 @@ def check_fit(parts: Mapping[str, Any]) -> None:
             )
 
 
-def _load_model(folder: Path, kind: type[nn.Module], dtype: torch.dtype | None) -> nn.Module:
+def _filled(
+    build: Callable[[], nn.Module], folder: Path, dtype: torch.dtype | None, empty: bool
+) -> nn.Module:
+    return build_empty(build) if empty else build_and_load(build, find_weights(folder), dtype)
+
+
+def _builder(folder: Path, kind: type[nn.Module]) -> Callable[[], nn.Module]:
     path = folder / "config.json"
     config = read_json(path)
     named = config.get("_class_name")
@@ -136,11 +158,7 @@ def _load_model(folder: Path, kind: type[nn.Module], dtype: torch.dtype | None) 
     parameters = inspect.signature(kind.__init__).parameters
     unknown_keys(config, set(parameters) - {"self", "args", "kwargs"}, path)
     arguments = {key: value for key, value in config.items() if not key.startswith("_")}
-    return build_and_load(
-        cast("Callable[[], nn.Module]", lambda: constructed(path, kind, arguments)),
-        find_weights(folder),
-        dtype,
-    )
+    return cast("Callable[[], nn.Module]", lambda: constructed(path, kind, arguments))
 
 
 def gemma_keys() -> set[str]:
@@ -150,7 +168,7 @@ def gemma_keys() -> set[str]:
     return {*Gemma3TextConfig().to_dict(), *_GEMMA_EXTRA}
 
 
-def _load_gemma(folder: Path, dtype: torch.dtype | None) -> nn.Module:
+def _gemma_builder(folder: Path) -> Callable[[], nn.Module]:
     from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 
     from newbie_image.models.gemma_text import GemmaTextModel
@@ -166,7 +184,7 @@ def _load_gemma(folder: Path, dtype: torch.dtype | None) -> nn.Module:
         settings._attn_implementation = "sdpa"
         return constructed(path, GemmaTextModel, {"config": settings})
 
-    return build_and_load(build, find_weights(folder), dtype)
+    return build
 
 
 def _load_scheduler(folder: Path, kind: Any) -> Any:

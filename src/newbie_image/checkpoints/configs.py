@@ -168,8 +168,8 @@ def autoencoder_config(shapes: Shapes, where: Path) -> dict[str, Any]:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    numbers = {int(name[len(prefix) :].split(".")[0]) for name in shapes if name.startswith(prefix)}
-    return max(numbers, default=-1) + 1
+    numbers = (name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix))
+    return max((int(number) for number in numbers if number.isdecimal()), default=-1) + 1
 
 
 def _multiple(inner: int, dim: int, named: Mapping[str, Any]) -> int:

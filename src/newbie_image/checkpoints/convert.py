@@ -2,7 +2,8 @@
 
 Tensors keep their bits unless another dtype is asked for. Configs and tokenizers go where the layout has a
 place for them, and into the files' metadata where it has none, so that the model comes back whole. Everything
-is written into a folder beside the target, which takes its name when it is complete.
+is written into a folder beside the target, which takes its name when it is complete, with the checksums of
+the weight files.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from newbie_image.bundle import INDEX_FILE, BundleSettings, write_settings
+from newbie_image.checkpoints.checksums import sums_of, write_sums
 from newbie_image.checkpoints.components import constructed
 from newbie_image.checkpoints.files import TensorSource, open_source
 from newbie_image.checkpoints.foreign import (
@@ -159,13 +162,15 @@ def convert(
             _write_part(draft, layout, part, checkpoint, settings, dtype)
             _write_tokenizer(draft, layout, name, part, checkpoint)
         _write_index(draft, layout, parts, settings)
+        # Of the weights alone: people change the small files by hand.
+        write_sums(draft, sums_of(draft, [draft / _FILES[layout][name] for name in parts]))
         if target.exists():
             target.rmdir()
         draft.rename(target)
-    except OSError as error:
-        raise OutputError(
-            f"{target} cannot be written: {error.strerror or error}; free space or choose another"
-        ) from None
+    except (OSError, SafetensorError) as error:
+        # A full disk comes as the latter from the library that writes the tensors.
+        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+        raise OutputError(f"{target} cannot be written: {reason}; free space or choose another") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return tuple(target / _FILES[layout][name] for name in parts)

@@ -15,7 +15,14 @@ from typing import Any
 
 import torch
 
-from newbie_image.bundle import SETTINGS_FILE, BundleSettings, parse_settings, read_json, read_settings
+from newbie_image.bundle import (
+    SETTINGS_FILE,
+    BundleSettings,
+    config_file,
+    parse_settings,
+    read_json,
+    read_settings,
+)
 from newbie_image.checkpoints.components import constructed, gemma_keys
 from newbie_image.checkpoints.configs import autoencoder_config, gemma_config, jina_config, transformer_config
 from newbie_image.checkpoints.files import TensorSource, open_source
@@ -24,7 +31,7 @@ from newbie_image.checkpoints.load import build_and_load, unknown_keys
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY, unpack_tokenizer
 from newbie_image.checkpoints.published import published_settings
 from newbie_image.checkpoints.recognise import Checkpoint, read_part
-from newbie_image.errors import CheckpointError
+from newbie_image.errors import CheckpointError, ConfigError
 
 CONFIG_KEY, TOKENIZER_KEY, SETTINGS_KEY = "newbie_config", "newbie_tokenizer", "newbie_settings"
 # Keys that a class of diffusers writes beside its constructor's.
@@ -63,7 +70,7 @@ def load_checkpoint(
         loaded[part] = load_part(part, path, source, dtype)
         if part in TOKENIZER_OF:
             name = TOKENIZER_OF[part]
-            loaded[name] = _tokenizer(part, checkpoint.tokenizers.get(name), source, path)
+            loaded[name] = load_tokenizer(part, checkpoint.tokenizers.get(name), source, path)
     return loaded
 
 
@@ -74,10 +81,30 @@ def load_part(part: str, path: Path, source: TensorSource, dtype: torch.dtype | 
 
 
 def builder(part: str, path: Path, source: TensorSource, plan: Plan) -> Callable[[], Any]:
-    """What builds a part's empty model."""
+    """What builds a part's empty model.
+
+    Raises:
+        CheckpointError, ConfigError: the config has an unknown key or a value that cannot be, or tensors are
+            missing without which nothing can be built.
+    """
     shapes = {name: source.shape_of(piece) for name, piece in plan.pieces.items()}
     given = find_config(path, source)
-    where = path / "config.json" if path.is_dir() else path
+    file = None if CONFIG_KEY in source.metadata else config_file(path)
+    where = path if file is None else file
+    try:
+        return _builder(part, path, shapes, given, where)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Both come from strangers: any value may be of any kind, and any tensor of any shape.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"{where}: nothing can be built of these values and shapes ({reason}); correct the config, or "
+            "copy the weights again"
+        ) from None
+
+
+def _builder(
+    part: str, path: Path, shapes: Mapping[str, Shape], given: Mapping[str, Any] | None, where: Path
+) -> Callable[[], Any]:
     if part == "transformer":
         from newbie_image.models.next_dit import NextDiT
 
@@ -87,9 +114,11 @@ def builder(part: str, path: Path, source: TensorSource, plan: Plan) -> Callable
     if part == "clip_model":
         from newbie_image.models.jina_text import JinaTextModel
 
-        return lambda: constructed(where, JinaTextModel, jina_config(shapes, given))
+        tower = jina_config(_complete(part, path, shapes), given)
+        return lambda: constructed(where, JinaTextModel, tower)
     if part == "text_encoder":
-        return lambda: _gemma(where, gemma_config(_complete(part, path, shapes), given))
+        text = gemma_config(_complete(part, path, shapes), given)
+        return lambda: _gemma(where, text)
     return lambda: _autoencoder(where, shapes, given)
 
 
@@ -107,12 +136,12 @@ def checkpoint_settings(checkpoint: Checkpoint) -> BundleSettings:
 
 
 def find_config(path: Path, source: TensorSource) -> dict[str, Any] | None:
-    """The config beside the weights, or in their metadata; None where there is none."""
-    folder = path if path.is_dir() else path.parent
+    """The config in the weights' metadata, or beside them; None where there is none."""
     text = source.metadata.get(CONFIG_KEY)
     if text is not None:
         return _json(text, path)
-    return read_json(folder / "config.json") if path.is_dir() and (folder / "config.json").is_file() else None
+    file = config_file(path)
+    return None if file is None else read_json(file)
 
 
 def _gemma(where: Path, arguments: dict[str, Any]) -> Any:
@@ -143,7 +172,18 @@ def _autoencoder(where: Path, shapes: Mapping[str, Shape], given: Mapping[str, A
     return constructed(where, kind, {key: value for key, value in given.items() if key in known})
 
 
-def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path) -> Any:
+def load_tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path) -> Any:
+    """A text encoder's tokenizer.
+
+    Args:
+        part: ``text_encoder`` or ``clip_model``.
+        folder: where its files lie; None where it travels in the weights.
+        source: the weights.
+        path: of the weights, for errors.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
     if folder is not None:
         return read_tokenizer(folder)
     packed = source.metadata.get(TOKENIZER_KEY)
@@ -156,7 +196,7 @@ def _tokenizer(part: str, folder: Path | None, source: TensorSource, path: Path)
         return unpack_tokenizer(source, part, path)
     raise CheckpointError(
         f"{path} comes without its {TOKENIZER_OF[part]}; put tokenizer.json and tokenizer_config.json "
-        "beside it, or convert the model with `newbie weights convert` where they are at hand"
+        f"beside it, in a folder of its own, and give that: --{part.replace('_', '-')} FOLDER"
     )
 
 
@@ -195,6 +235,11 @@ def _complete(part: str, path: Path, shapes: Mapping[str, Shape]) -> Mapping[str
             "layers.0.mlp.gate_proj.weight",
             "layers.0.self_attn.q_proj.weight",
             "layers.0.self_attn.k_proj.weight",
+        ),
+        "clip_model": (
+            "embeddings.word_embeddings.weight",
+            "embeddings.token_type_embeddings.weight",
+            "encoder.layers.0.mlp.fc1.weight",
         ),
     }
     lacking = [name for name in needed[part] if name not in shapes]

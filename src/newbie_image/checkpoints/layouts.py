@@ -228,7 +228,7 @@ def _from_prebuilt(name: str) -> str | None:
 
 def _split_block(name: str) -> tuple[str, str]:
     """(``layers.3.``, the rest), or ("", name) outside of the blocks."""
-    if not name.startswith(_BLOCKS):
+    if not name.startswith(_BLOCKS) or name.count(".") < 2:
         return "", name
     stack, number, inner = name.split(".", 2)
     return f"{stack}.{number}.", inner

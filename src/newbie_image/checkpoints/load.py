@@ -31,6 +31,7 @@ Model = TypeVar("Model", bound=nn.Module)
 WEIGHT_NAMES = ("diffusion_pytorch_model", "model")
 PICKLE_NAMES = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
 _SHOWN = 4
+_ALL_IN_ONE = ("text_encoders.", "vae.", "cond_stage_model.", "first_stage_model.")
 
 
 def find_weights(folder: Path) -> TensorSource:
@@ -155,10 +156,14 @@ def check_plan(plan: Plan, source: TensorSource, wanted: Shapes, tied: Mapping[s
     problems["of no floating point dtype"] = whole
     parts = [f"{len(names)} {what} ({_some(names)})" for what, names in problems.items() if names]
     if parts:
-        raise CheckpointError(
-            f"{claim} with this config.json: {'; '.join(parts)}; "
-            "check that weights and config belong together"
+        together = any(name.startswith(_ALL_IN_ONE) for name in unexpected)
+        fix = (
+            "it is one of ComfyUI's checkpoints with everything in one file, which has no tokenizers: save "
+            "the parts from there as single files and give those"
+            if together
+            else "check that weights and config belong together"
         )
+        raise CheckpointError(f"{claim} with this config.json: {'; '.join(parts)}; {fix}")
 
 
 def build_and_load(

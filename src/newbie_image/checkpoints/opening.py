@@ -10,12 +10,26 @@ from typing import Any
 
 import torch
 
-from newbie_image.bundle import BundleSettings, VaeSettings, content_hash, find_bundle, read_settings
+from newbie_image.bundle import (
+    BundleSettings,
+    VaeSettings,
+    config_file,
+    content_hash,
+    find_bundle,
+    read_settings,
+)
 from newbie_image.checkpoints.components import load_components
 from newbie_image.checkpoints.files import open_source
 from newbie_image.checkpoints.foreign import builder, checkpoint_settings, load_checkpoint, load_part
 from newbie_image.checkpoints.load import build_empty
-from newbie_image.checkpoints.recognise import PARTS, Checkpoint, read_part, recognise
+from newbie_image.checkpoints.recognise import (
+    PARTS,
+    TOKENIZER_PLACES,
+    Checkpoint,
+    read_part,
+    recognise,
+    tokenizer_beside,
+)
 from newbie_image.checkpoints.vae_registry import FoundVae, find_vae
 from newbie_image.errors import CheckpointError
 
@@ -101,10 +115,9 @@ def find_checkpoint(name_or_path: str | Path, parts: Mapping[str, str | Path] | 
         if part not in PARTS:
             raise CheckpointError(f"unknown part {part!r}; choose one of {', '.join(PARTS)}")
         replaced[part] = Path(path).expanduser()
-        beside = replaced[part] if replaced[part].is_dir() else replaced[part].parent
-        tokenizer = {"text_encoder": "tokenizer", "clip_model": "clip_tokenizer"}.get(part)
-        if tokenizer and (beside / "tokenizer.json").is_file():
-            tokenizers[tokenizer] = beside
+        beside = tokenizer_beside(part, replaced[part]) if part in TOKENIZER_PLACES else None
+        if beside is not None:
+            tokenizers[TOKENIZER_PLACES[part][0]] = beside
     return replace(checkpoint, parts=replaced, tokenizers=tokenizers)
 
 
@@ -143,7 +156,7 @@ def _load_found(found: FoundVae, dtype: torch.dtype | None) -> Any:
 def _vae_hash(found: FoundVae) -> str:
     """Of its weights, and of its config and the registry's settings where there are any."""
     said = found.settings.model_dump_json(exclude_none=True)
-    config = found.path / "config.json"
-    said += config.read_text(encoding="utf-8", errors="replace") if config.is_file() else ""
+    config = config_file(found.path)
+    said += "" if config is None else config.read_text(encoding="utf-8", errors="replace")
     settings = "" if said == "{}" else "+" + hashlib.sha256(said.encode()).hexdigest()[:12]
     return content_hash(found.path) + settings

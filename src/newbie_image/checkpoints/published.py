@@ -45,6 +45,7 @@ def published_settings() -> BundleSettings:
                 shift=6.0,
                 system_prompt_xml=_DEMO,
                 system_prompt_tags=_DEMO,
+                max_tokens=512,
             ),
             "comfyui": Preset(
                 width=1024,
@@ -64,6 +65,7 @@ def published_settings() -> BundleSettings:
                 cfg_renorm=1.0,
                 sampler="euler",
                 shift=6.0,
+                max_tokens=512,
             ),
         },
     )

@@ -24,6 +24,12 @@ READERS = {
     "clip_model": read_jina,
     "vae": read_vae,
 }
+# Where a text encoder's tokenizer lies, its own folder's names first; beside the weights besides.
+TOKENIZER_PLACES = {
+    "text_encoder": ("tokenizer", ("tokenizer", "text_encoder")),
+    "clip_model": ("clip_tokenizer", ("clip_tokenizer", "tokenizer_2", "clip_model", "text_encoder_2")),
+}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
 _COMFYUI_FOLDERS = ("", "diffusion_models", "unet", "text_encoders", "clip", "vae", "checkpoints")
 
 
@@ -101,6 +107,24 @@ def part_of(shapes: Shapes) -> str | None:
     return None
 
 
+def tokenizer_beside(part: str, path: Path) -> Path | None:
+    """The folder of a text encoder's tokenizer: the weights' own, or where the layouts have it beside that.
+
+    Args:
+        part: ``text_encoder`` or ``clip_model``.
+        path: the weights' file or folder, wherever it lies.
+    """
+    folder = path if path.is_dir() else path.parent
+    _, names = TOKENIZER_PLACES[part]
+    # A folder next to any other could be anybody's.
+    near = [folder.parent / name for name in names] if folder.absolute().name in names else []
+    return next((place for place in (folder, *near) if _has_tokenizer(place)), None)
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
 def _single_file(path: Path) -> tuple[str, dict[str, Path]]:
     source = open_source(path)
     part = part_of(source.shapes)
@@ -132,15 +156,11 @@ def _folders(path: Path) -> Checkpoint:
     parts = {
         name: path / names.get(name, name) for name in PARTS if _has_weights(path / names.get(name, name))
     }
-    places = {
-        "tokenizer": ("tokenizer", "text_encoder"),
-        "clip_tokenizer": ("clip_tokenizer", "tokenizer_2", "clip_model", "text_encoder_2"),
-    }
     tokenizers = {
         name: path / place
-        for name, tried in places.items()
+        for name, tried in TOKENIZER_PLACES.values()
         for place in reversed(tried)
-        if (path / place / "tokenizer.json").is_file() or (path / place / "tokenizer.model").is_file()
+        if _has_tokenizer(path / place)
     }
     return Checkpoint(path, layout, parts, tokenizers)
 

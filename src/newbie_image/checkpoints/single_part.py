@@ -9,28 +9,23 @@ from pathlib import Path
 
 import torch
 
-from newbie_image.bundle import INDEX_FILE, reading
+from newbie_image.bundle import INDEX_FILE, config_file, reading
 from newbie_image.checkpoints.adapter_files import AdapterFile, read_adapter
 from newbie_image.checkpoints.adapter_keys import split_key
 from newbie_image.checkpoints.adapter_paths import CONFIG_NAME, adapter_name
 from newbie_image.checkpoints.adapters import updates_for
 from newbie_image.checkpoints.checksums import SumReport, check_sums
-from newbie_image.checkpoints.files import INDEX_SUFFIXES, TensorSource, open_source
+from newbie_image.checkpoints.files import TensorSource, open_source
 from newbie_image.checkpoints.foreign import TOKENIZER_KEY, TOKENIZER_OF, builder
 from newbie_image.checkpoints.inspection import part_problems, value_problem
 from newbie_image.checkpoints.load import build_empty
 from newbie_image.checkpoints.packed_tokenizer import PACKED_KEY
-from newbie_image.checkpoints.recognise import PARTS, part_of, read_part
+from newbie_image.checkpoints.recognise import PARTS, part_of, read_part, tokenizer_beside
 from newbie_image.errors import CheckpointError, NewbieError
 from newbie_image.models.next_dit import NextDiT
 
 ADAPTER = "adapter"
 _PART_FOLDERS = (*PARTS, "text_encoder_2")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model")
-_TOKENIZER_FOLDERS = {
-    "text_encoder": ("tokenizer",),
-    "clip_model": ("clip_tokenizer", "tokenizer_2"),
-}
 _SHARD = re.compile(r"-\d+-of-\d+\.")
 
 
@@ -77,10 +72,9 @@ def verify_part(path: Path, transformer: Path | None = None) -> PartVerdict:
     Raises:
         CheckpointError: it cannot be opened, or is nothing of this model; says what is missing.
     """
-    place = _with_config(path)
     if (path / CONFIG_NAME).is_file():
         return _adapter(path, read_adapter(path), transformer)
-    source = open_source(place)
+    source = open_source(path)
     kind = part_of(source.shapes)
     files = [file.path for file in source.files]
     if kind is None:
@@ -91,25 +85,11 @@ def verify_part(path: Path, transformer: Path | None = None) -> PartVerdict:
         raise CheckpointError(
             f"{path} is one shard of several; give the folder with all of them and their index"
         )
-    beside = [place / "config.json"] if place.is_dir() else []
-    sums = check_sums([*files, *(file for file in beside if file.is_file())])
-    wrong = [*part_problems(kind, place, source), *sums.wrong]
-    notes = tuple(_lacking(kind, place, source))
-    return PartVerdict(path, kind, read_part(kind, place, source.shapes).layout, tuple(wrong), notes, sums)
-
-
-def _with_config(path: Path) -> Path:
-    """A part's folder instead of the only weight file in it, so that the config beside it counts."""
-    folder = path.parent
-    if path.is_dir() or not (folder / "config.json").is_file():
-        return path
-    with reading(folder):
-        others = [file for file in folder.iterdir() if file.suffix == path.suffix or _is_index(file)]
-    return folder if others == [path] else path
-
-
-def _is_index(file: Path) -> bool:
-    return file.name.endswith(INDEX_SUFFIXES)
+    config = config_file(path)
+    sums = check_sums(files if config is None else [*files, config])
+    wrong = [*part_problems(kind, path, source), *sums.wrong]
+    notes = tuple(_lacking(kind, path, source))
+    return PartVerdict(path, kind, read_part(kind, path, source.shapes).layout, tuple(wrong), notes, sums)
 
 
 def _unknown(path: Path, source: TensorSource) -> str:
@@ -120,13 +100,11 @@ def _unknown(path: Path, source: TensorSource) -> str:
     )
 
 
-def _lacking(kind: str, place: Path, source: TensorSource) -> Iterator[str]:
+def _lacking(kind: str, path: Path, source: TensorSource) -> Iterator[str]:
     tokenizer = TOKENIZER_OF.get(kind)
     if tokenizer is None or TOKENIZER_KEY in source.metadata or PACKED_KEY in source.shapes:
         return
-    folder = place if place.is_dir() else place.parent
-    near = [folder, *(folder.parent / name for name in _TOKENIZER_FOLDERS[kind])]
-    if not any((where / name).is_file() for where in near for name in _TOKENIZER_FILES):
+    if tokenizer_beside(kind, path) is None:
         yield f"its {tokenizer} is neither in it nor beside it; to be used it needs tokenizer.json there"
 
 

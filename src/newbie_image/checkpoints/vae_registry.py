@@ -22,6 +22,7 @@ from newbie_image.bundle import (
     WEIGHT_SUFFIXES,
     VaeSettings,
     bundle_names,
+    config_file,
     find_bundle,
     read_settings,
 )
@@ -134,9 +135,15 @@ def find_vae(name_or_path: str | Path) -> FoundVae:
     if text in registry:
         return _named(registry[text])
     if given.is_file():
-        return FoundVae(given.name, given, VaeSettings())
+        # With a config it is a model's own file, whose normalisation goes with it too.
+        settings = VaeSettings() if config_file(given) is None else _folder(given.absolute().parent).settings
+        return FoundVae(given.name, given, settings)
     if given.is_dir():
         return _folder(given)
+    if given.is_symlink():
+        raise CheckpointError(
+            f"the VAE {given} is a link that leads nowhere or in a circle; mend it or copy the file"
+        )
     if os.sep in text or "/" in text or given.suffix in WEIGHT_SUFFIXES:
         raise CheckpointError(f"there is no VAE {given}: no such file or folder; check the path")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -61,7 +62,7 @@ def plan(
         raise RequestError(f"batch {batch} and tokens {tokens}; give 1 to 64, and 1 or more tokens")
     from newbie_image.memory.formats import check_format
     from newbie_image.memory.plan import Workload, check_work, read_memory
-    from newbie_image.memory.trims import read_trims
+    from newbie_image.memory.trims import TRIMS, read_trims, trims_text
 
     given = {"transformer": transformer, "text_encoder": text_encoder, "clip_model": clip_model, "vae": vae}
     parts = {name: path for name, path in given.items() if path is not None}
@@ -83,7 +84,22 @@ def plan(
         return
     check_work(sizes, work)
     memory = read_memory(vram) if vram is not None else _device_memory()
-    _say(sizes, work, memory, at_work, dtype if track else None, as_json)
+    # What `generate` would not do by itself; it draws with nano where no model is named.
+    same: dict[str, object] = {
+        "--model": "newbie-exp0.1" if model == "published" else model,
+        **{f"--{name.replace('_', '-')}": path for name, path in given.items()},
+        "--resolution": f"{width}x{height}",
+        "--batch": None if batch == 1 else batch,
+        "--count": None if batch == 1 else batch,
+        "--steps": steps,
+        "--sampler": sampler,
+        "--dtype": None if dtype == "bf16" else dtype,
+        "--quantise": None if choice.quantise == "none" else choice.quantise,
+        "--quantise-encoders": None if choice.quantise_encoders == "none" else choice.quantise_encoders,
+        "--trims": None if at_work == TRIMS else trims_text(at_work),
+    }
+    words = [str(word) for pair in same.items() if pair[1] is not None for word in pair]
+    _say(sizes, work, memory, at_work, dtype if track else None, as_json, words)
 
 
 def _say(
@@ -93,9 +109,9 @@ def _say(
     trims: tuple[str, ...],
     tracked_in: str | None,
     as_json: bool,
+    same: list[str],
 ) -> None:
     from newbie_image.memory.plan import choose_plan, smallest_plan
-    from newbie_image.memory.trims import TRIMS, trims_text
 
     chosen = choose_plan(sizes, work, memory, trims)
     shown = chosen or smallest_plan(sizes, work, trims)
@@ -126,10 +142,8 @@ def _say(
         f"with reserve and margin {_gigabytes(shown.needed)}; predicted by arithmetic, not measured on a card"
     )
     if chosen is not None:
-        quantised = {"--quantise": sizes.transformer.quantised, "--quantise-encoders": sizes.gemma.quantised}
-        words = [f"{option} {kind}" for option, kind in quantised.items() if kind != "none"]
-        words += [] if trims == TRIMS else [f"--trims {trims_text(trims)}"]
-        print(" ".join([f"to run it so: newbie generate --offload auto --vram {memory / 1e9:g}GB", *words]))
+        words = ["newbie", "generate", "PROMPT", "--offload", "auto", "--vram", f"{memory / 1e9:g}GB", *same]
+        print("to run it so: " + shlex.join(words))
 
 
 def _formats(sizes: ModelSizes, work: Workload) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from newbie_image.cli.download import download
 from newbie_image.cli.lora import read_loras
-from newbie_image.cli.messages import say_error, say_warnings
+from newbie_image.cli.messages import one_line, say_error, say_warnings
 from newbie_image.errors import CheckpointError
 
 weights_app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -39,9 +39,23 @@ def inspect(
     vae: VaeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Say layout, parts, dtypes, sizes and what is missing, from headers alone."""
+    """Say layout, parts, dtypes, sizes, metadata and what is missing, from headers alone.
+
+    PATH may be an adapter.
+    """
+    from newbie_image.checkpoints.adapter_facts import adapter_facts, is_adapter
     from newbie_image.checkpoints.inspection import describe
 
+    place = Path(path).expanduser()
+    if not (transformer or text_encoder or clip_model or vae) and is_adapter(place):
+        found = adapter_facts(place)
+        if as_json:
+            print(json.dumps(asdict(found) | {"path": str(found.path)}, ensure_ascii=False, indent=2))
+            return
+        print(f"{place}: adapter")
+        for line in found.lines():
+            print(f"  {one_line(line)}")
+        return
     checkpoint = _find(path, transformer, text_encoder, clip_model, vae)
     parts = list(describe(checkpoint))
     if as_json:
@@ -67,6 +81,11 @@ def inspect(
             print(f"    {part.ignored} tensors that this model does not use (a vision tower, for example)")
         if part.name == "transformer" and "fp32" in part.dtypes and part.size > 12e9:
             print("    fp32: convert with --dtype bf16 for half the size")
+        texts = [f"{key} {text}" for key, text in part.metadata.items() if (key, text) != ("format", "pt")]
+        if texts:
+            print("    metadata: " + one_line("; ".join(texts)))
+        if part.misfit:
+            print("    not loadable: " + one_line(part.misfit))
     for name in checkpoint.missing:
         print(f"  {name}: missing")
 
