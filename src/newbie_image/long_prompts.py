@@ -79,7 +79,7 @@ def read_request(
         said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(prompts[1]))
     batch = tokenize(texts, tokenizer, clip_tokenizer, settings)
     if batch.reports and request.long_prompt == "refuse":
-        raise RequestError(_refusal(batch.reports))
+        raise RequestError(refusal(batch.reports))
     if batch.reports and request.long_prompt == "groups":
         groups = [by_group(text, prompt, form) for text, prompt in zip(texts, prompts, strict=True)]
         batch = tokenize_groups(texts, groups, batch, tokenizer, clip_tokenizer, settings)
@@ -216,7 +216,8 @@ def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
     return shares
 
 
-def _refusal(reports: Sequence[CutReport]) -> str:
+def refusal(reports: Sequence[CutReport]) -> str:
+    """Why texts that would be cut are refused, in a line."""
     said = [
         f"{_NAMES[report.index]} has {report.total} {report.encoder} tokens, of which {report.kept} fit"
         for report in reports

@@ -241,6 +241,17 @@ def length_warnings(tokens: int, settings: TextSettings) -> tuple[str, ...]:
     )
 
 
+def people_warnings(prompt: Prompt, settings: TextSettings) -> tuple[str, ...]:
+    """What is worth saying of a prompt with so many characters."""
+    people = len(prompt.characters)
+    if settings.trained_characters is None or people <= settings.trained_characters:
+        return ()
+    return (
+        f"the prompt has {people} characters; training stopped at {settings.trained_characters}, "
+        "so they are drawn as well as can be, and some may be missing or mixed",
+    )
+
+
 def encode_tokens(
     batch: TokenBatch, text_encoder: TokensModel, clip_model: PooledModel, *, negatives: bool = False
 ) -> TextFeatures:

@@ -67,6 +67,17 @@ def test_a_whole_text_is_as_typed_and_its_marks_belong_to_their_block() -> None:
     assert "black_hair" not in first
 
 
+def test_a_block_of_weight_0_leaves_the_others_their_numbers() -> None:
+    # Its text is not read, so that the second block is the first one in what is read.
+    prompt = parse(tiny.XML_PROMPT.replace("<character_1>", "<!-- weight:0 --><character_1>"))
+    tokenizer = tiny.gemma_tokenizer()
+    for apart in (True, False):
+        text = group_tokens(prompt, tiny.SETTINGS.text, tokenizer, apart=apart)
+        assert {span.group for span in text.spans if span.path.startswith("character_2")} == {2}
+        assert set(text.groups) == {PREFIX, 0, 2}
+        assert text.characters == 2
+
+
 def test_apart_the_pooled_text_is_the_general_one() -> None:
     text = group_tokens(parse(tiny.XML_PROMPT), tiny.SETTINGS.text, tiny.gemma_tokenizer(), apart=True)
     assert "night sky" in text.pooled_text

@@ -204,6 +204,24 @@ def _added(padding: KeyPadding | None, batch: int, queries: slice) -> Tensor | N
     return torch.zeros_like(barred, dtype=torch.float32).masked_fill(barred, -math.inf)
 
 
+def character_maps(maps: Tensor, groups: Sequence[int], characters: int) -> Tensor:
+    """The mean map of each character's tokens.
+
+    Args:
+        maps: (caption tokens, image tokens).
+        groups: of each caption token, see `GroupedText`; padding behind them is left out.
+        characters: how many there are.
+    Returns:
+        (characters, image tokens); nothing but 0 for a character without tokens.
+    """
+    of = torch.tensor(groups)
+    found = maps.new_zeros(characters, maps.shape[1])
+    for number in range(1, characters + 1):
+        if number in groups:
+            found[number - 1] = maps[: len(of)][of == number].mean(0)
+    return found
+
+
 def found_masks(maps: Tensor, groups: Sequence[int], grid: tuple[int, int], characters: int) -> Tensor:
     """Regions from what an early step's picture reads: where a character's words are read more than others'.
 
@@ -214,13 +232,12 @@ def found_masks(maps: Tensor, groups: Sequence[int], grid: tuple[int, int], char
         characters: how many there are.
     Returns:
         (characters, rows, columns) in [0, 1]; an image token's shares sum to 1 at most, and its background's
-        is what is left.
+        is what is left. A character of whom the text says nothing has no region.
     """
-    of = torch.tensor(groups)
-    mass = torch.stack([maps[: len(of)][of == number].mean(0) for number in range(1, characters + 1)])
+    mass = character_maps(maps, groups, characters)
     # Each character's words against its own mean: long blocks and loud ones count alike.
     mass = (mass / mass.mean(1, keepdim=True).clamp_min(1e-12)).view(characters, 1, *grid)
     smooth = torch.nn.functional.avg_pool2d(mass, 3, 1, 1, count_include_pad=False)[:, 0]
     share = smooth.pow(4) / smooth.pow(4).sum(0, keepdim=True).clamp_min(1e-12)
-    strong = (smooth.amax(0) / smooth.amax(0).mean()).clamp(0, 1)
+    strong = (smooth.amax(0) / smooth.amax(0).mean().clamp_min(1e-12)).clamp(0, 1)
     return share * strong
