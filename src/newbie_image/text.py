@@ -20,6 +20,8 @@ from newbie_image.errors import ConfigError, RequestError
 from newbie_image.prompt import Prompt, TextForm, encoder_text, parse
 
 _EXCERPT = 60
+NAMES = ("the prompt", "the negative prompt")
+"""What the texts of a request's batch are called, in their order."""
 
 
 class TokensModel(Protocol):
@@ -229,6 +231,15 @@ def tokenize(
     )
     warnings = length_warnings(int(mask.sum(dim=1).max()), settings)
     return TokenBatch(ids, mask, pooled_ids, pooled_mask, (*reports, *pooled_reports), warnings)
+
+
+def refusal(reports: Sequence[CutReport]) -> str:
+    """Why texts that would be cut are refused, in a line."""
+    said = [
+        f"{NAMES[report.index]} has {report.total} {report.encoder} tokens, of which {report.kept} fit"
+        for report in reports
+    ]
+    return f"{'; '.join(said)}: shorten it, or choose --long-prompt groups or cut"
 
 
 def length_warnings(tokens: int, settings: TextSettings) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from newbie_image.binding.binding import Binding, decide, place
 from newbie_image.binding.groups import group_tokens
 from newbie_image.bundle import TextSettings
 from newbie_image.errors import RequestError
-from newbie_image.long_prompts import refusal
 from newbie_image.prompt import Prompt, TextForm, parse
 from newbie_image.request import GenerationRequest
 from newbie_image.text import (
@@ -22,6 +21,7 @@ from newbie_image.text import (
     length_warnings,
     padded_ids,
     prompt_warnings,
+    refusal,
     tokenize,
 )
 
