@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from newbie_image.binding import sight
 from newbie_image.binding.sight import Sight
 from newbie_image.errors import PromptError, RequestError
 from newbie_image.pipeline import NewbiePipeline
@@ -117,7 +118,9 @@ def test_regions_are_found_where_no_place_is_given(pipeline: NewbiePipeline) -> 
     torch.testing.assert_close(second.latents[0], found.latents[1], atol=1e-4, rtol=1e-4)
 
 
-def test_sight_collects_shares_of_attention(pipeline: NewbiePipeline) -> None:
+def test_sight_collects_shares_of_attention(
+    pipeline: NewbiePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     every = Sight(blocks=(0, 1))
     once = Sight(blocks=(1,), steps=frozenset({1}), chunk=5)
     alike = Sight(blocks=(0,), kind="similarity")
@@ -126,9 +129,13 @@ def test_sight_collects_shares_of_attention(pipeline: NewbiePipeline) -> None:
     assert done.latents is not None
     assert torch.equal(done.latents[0], latents(pipeline, PLACED, "off")[0])  # looking changes nothing
     length = len(pipeline.tokenizer(tiny.SETTINGS.text.system_prompt_xml + PLACED)["input_ids"])
-    for sight, looks in ((every, 6), (once, 1), (alike, 3)):
-        assert sight.looks == looks
-        assert sight.maps.shape == (1, length, 12)
+    for looking, looks in ((every, 6), (once, 1), (alike, 3)):
+        assert looking.looks == looks
+        assert looking.maps.shape == (1, length, 12)
+    monkeypatch.setattr(sight, "MAX_SCORES", 1)  # one image token at a time
+    least = Sight(blocks=(0, 1))
+    list(pipeline.stream(GenerationRequest(PLACED, seed=5), sights=(least,)))
+    torch.testing.assert_close(least.maps, every.maps)
     share = every.maps.sum(1)
     assert share.min() > 0
     assert share.max() < 1

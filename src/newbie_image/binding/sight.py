@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from newbie_image.models.attention import KeyPadding
 from newbie_image.models.layers import JointAttention
 
 Kind = Literal["attention", "similarity"]
+MAX_SCORES: Final = 2**24
+"""Scores of attention that are written out at a time: 64 MiB, and as much again for their softmax."""
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Sight:
         blocks: joint blocks to look at, by number; None for the middle third.
         steps: steps to look at, by number from 0; None for all.
         kind: see the module.
-        chunk: image tokens that are looked at in one go, which bounds memory.
+        chunk: image tokens that are looked at in one go, at most; fewer where their scores would be more than
+            MAX_SCORES, which bounds memory.
         pull: also note, at every step, how far guidance pulls.
 
     Attributes:
@@ -180,6 +183,7 @@ def _attention(query: Tensor, key: Tensor, padding: KeyPadding | None, image: in
     """(batch, caption tokens, image tokens): what share of its attention each image token gives each word."""
     batch, _, heads, channels = query.shape
     groups = key.shape[2]
+    chunk = max(1, min(chunk, MAX_SCORES // (batch * heads * key.shape[1])))
     parts = []
     for start in range(0, image, chunk):
         asks = query[:, start : min(start + chunk, image)].float().unflatten(2, (groups, -1))

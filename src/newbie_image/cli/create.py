@@ -32,7 +32,7 @@ create_app = typer.Typer(add_completion=False)
 ACTIONS: Final = {
     "lora": "[FILE[:SCALE]|NAME:SCALE|remove NAME|none] list adapters, put on, scale, take off one or all",
     "again": "draw the last prompt again, with the settings as they are now",
-    "weight": "TAG|PATH X [STEP] weigh a tag of the last prompt and draw with its seed, from STEP on",
+    "weight": "TAG|PATH X [STEP] weigh a tag of the last prompt, draw with its seed, from STEP (1, 2, …) on",
     "save": "[FILE.png|FOLDER/] write the last pictures once more, where you want them",
     "settings": "show what is set",
     "help": "show this",
