@@ -63,8 +63,9 @@ class PlacedText:
 class _Writer:
     """Writes nodes as typed, without comments, entities decoded."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, only: str | None = None) -> None:
         self.source = source
+        self.only = only  # the group that is written; blocks of other characters inside it are left out
         self.out: list[str] = []
         self.length = 0
         self.places: list[TagPlace] = []
@@ -155,6 +156,9 @@ class _Writer:
             and node.path == node.key
             and grammar.character_number(node.key.partition("#")[0]) is not None
         ):
+            if self.only not in (None, node.key):
+                self.position = node.end
+                return
             group = node.key
             block = len(self.blocks)
             self.blocks.append(BlockPlace(group, self.length, self.length))
@@ -185,7 +189,7 @@ def whole_text(prompt: Prompt) -> PlacedText:
 def _typed_group(prompt: Prompt, group: Group) -> PlacedText:
     if prompt.kind != "xml":
         return whole_text(prompt)
-    writer = _Writer(prompt.source)
+    writer = _Writer(prompt.source, group.key)
     if group.key == "general":
         _general_nodes(writer, prompt.tree)
     else:
