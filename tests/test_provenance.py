@@ -163,6 +163,8 @@ def test_a_picture_without_a_readable_record_is_named(
         ({"request": {"prompt": "a", "seed": -1}}, "seed -1"),
         ({"request": {"prompt": "a", "steps": "many"}}, "steps 'many'"),
         ({"request": {"prompt": 5}}, "prompt is no text"),
+        ({"request": {"prompt": "a", "binding": None}}, "binding None"),
+        ({"request": {"prompt": "a", "changes": [[3, "b"], [1, "c"]]}}, "steps from 1 and rising"),
         ({"request": {"prompt": "a", "colour": 1}}, "unknown settings: colour"),
         ({"request": {}}, "prompt"),
         ({"request": None}, "request is no object"),

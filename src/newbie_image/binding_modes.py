@@ -88,6 +88,10 @@ def read_binding(text: str) -> BindingParts | None:
     mode, *settings = [piece.strip() for piece in text.split(",")]
     if mode == AUTO and not settings:
         return None
+    if mode == AUTO:
+        raise RequestError(
+            f"binding {text!r}: auto chooses its parts itself; give one of {', '.join(MODES)} before them"
+        )
     if mode not in MODES:
         raise RequestError(
             f"unknown binding {mode!r}; choose one of auto, {', '.join(MODES)}, and after it, if wanted, "

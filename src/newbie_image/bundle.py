@@ -53,8 +53,10 @@ class TextSettings(_Strict):
             ``always`` or ``never``.
         max_tokens: Gemma tokens at most, BOS included; the rest is cut off and reported.
         trained_tokens: beyond this many Gemma tokens a warning says that training never saw so long a text.
+        trained_characters: beyond this many characters a warning says that training never saw so many.
         max_pooled_tokens: Jina tokens at most, begin and end included.
         pad_to_multiple: Gemma's length is padded up to a multiple of this.
+        auto_binding: the mode that `binding=auto` gives a prompt with several characters.
     """
 
     system_prompt_xml: str = ""
@@ -62,6 +64,7 @@ class TextSettings(_Strict):
     negative_system_prompt: Literal["written", "always", "never"] = "written"
     max_tokens: int = Field(default=512, ge=8, le=1023)
     trained_tokens: int | None = Field(default=None, ge=1)
+    trained_characters: int | None = Field(default=None, ge=1)
     max_pooled_tokens: int = Field(default=2048, ge=8, le=8192)
     pad_to_multiple: int = Field(default=8, ge=1, le=256)
     auto_binding: Mode = "off"

@@ -15,6 +15,8 @@ from newbie_image.binding.sight import Sight
 from newbie_image.bundle import BundleSettings, TextSettings
 from newbie_image.conditioning import conditioned_velocity, guidance_of
 from newbie_image.devices import compute_device
+from newbie_image.errors import RequestError
+from newbie_image.latents import latent_shape
 from newbie_image.long_prompts import read_request
 from newbie_image.models.rotary_limits import token_grid
 from newbie_image.prompt import TextForm, parse
@@ -22,7 +24,7 @@ from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.steering import Conditioning, SteeredVelocity
-from newbie_image.text import TextFeatures, compose, compose_negative, encode_tokens
+from newbie_image.text import TextFeatures, compose, compose_negative, encode_tokens, people_warnings
 
 # What a caption had in training at most; memory is planned for it unless a prompt is longer.
 _USUAL_TOKENS = 512
@@ -36,12 +38,23 @@ class ConditionedPipeline(QuantisedPipeline):
     clip_tokenizer: Any
     text_encoder: Any
     clip_model: Any
+    vae: Any
 
     def bind(self, request: GenerationRequest) -> tuple[Binding | None, tuple[str, ...]]:
-        """What keeps the characters of a request apart, None where nothing does; and remarks on it."""
+        """What keeps the characters of a request apart, None where nothing does; and remarks on that and on
+        their number.
+        """
         prompt = parse(request.prompt, strict=not request.tolerant)
         form = cast("TextForm", request.text_form)
-        return bind_prompt(request.binding, prompt, self._text_settings(request), self.tokenizer, form)
+        grid = None
+        if request.width is not None and request.height is not None:
+            size = latent_shape(self.vae, request.width, request.height)[1:]
+            grid = token_grid(size, self.transformer.patch_size, self.transformer.axes_lens)
+        settings = self._text_settings(request)
+        binding, remarks = bind_prompt(
+            request.binding, prompt, settings, self.tokenizer, form, grid=grid, steps=request.steps
+        )
+        return binding, (*people_warnings(prompt, settings), *remarks)
 
     def encode(self, request: GenerationRequest, binding: Binding | None = None) -> TextFeatures:
         """Encode a request's prompt and, where guidance will use it, its negative prompt.
@@ -158,3 +171,20 @@ class ConditionedPipeline(QuantisedPipeline):
 
     def _device(self) -> torch.device:
         return compute_device(self.transformer) or torch.device("cpu")
+
+
+def check_changes(request: GenerationRequest) -> None:
+    """Refuses prompts of later steps that could not act, before any work is done.
+
+    Raises:
+        PromptError: one cannot be read.
+        RequestError: one of a step that the run does not have.
+    """
+    steps = cast("int", request.steps)
+    for at, prompt in request.changes:
+        parse(prompt, strict=not request.tolerant)
+        if at >= steps:
+            raise RequestError(
+                f"the prompt is to change from step {at + 1} on, but the picture has {steps}; give an "
+                "earlier step, or more steps"
+            )

@@ -30,6 +30,7 @@ from newbie_image.errors import RequestError
 from newbie_image.prompt import Prompt, TextForm, group_texts, parse
 from newbie_image.request import GenerationRequest
 from newbie_image.text import (
+    NAMES,
     CutReport,
     EncoderInput,
     Piece,
@@ -39,11 +40,10 @@ from newbie_image.text import (
     length_warnings,
     padded_ids,
     prompt_warnings,
+    refusal,
     token_ids,
     tokenize,
 )
-
-_NAMES = ("the prompt", "the negative prompt")
 
 
 def read_request(
@@ -79,7 +79,7 @@ def read_request(
         said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(prompts[1]))
     batch = tokenize(texts, tokenizer, clip_tokenizer, settings)
     if batch.reports and request.long_prompt == "refuse":
-        raise RequestError(_refusal(batch.reports))
+        raise RequestError(refusal(batch.reports))
     if batch.reports and request.long_prompt == "groups":
         groups = [by_group(text, prompt, form) for text, prompt in zip(texts, prompts, strict=True)]
         batch = tokenize_groups(texts, groups, batch, tokenizer, clip_tokenizer, settings)
@@ -136,7 +136,7 @@ def tokenize_groups(
             rows += found.rows
             reports += found.reports
             warnings.append(
-                f"{_NAMES[index]} has {cut[index]} Gemma tokens, more than {settings.max_tokens}: its groups "
+                f"{NAMES[index]} has {cut[index]} Gemma tokens, more than {settings.max_tokens}: its groups "
                 f"were read apart ({found.told}), which no training did"
             )
         lengths = [sum(piece.stop - piece.start for piece in text) for text in pieces]
@@ -165,7 +165,7 @@ def tokenize_groups(
         )
         batch = replace(batch, pooled_ids=pooled_ids, pooled_mask=pooled_mask, pooled_rows=places)
         warnings += [
-            f"{_NAMES[index]} has more than Jina's {limit} tokens: its groups were averaged"
+            f"{NAMES[index]} has more than Jina's {limit} tokens: its groups were averaged"
             for index in sorted(pooled_cut)
         ]
     return replace(batch, reports=tuple(reports), warnings=tuple(warnings))
@@ -214,11 +214,3 @@ def fair_shares(lengths: Sequence[int], room: int) -> list[int]:
         shares[place] = min(lengths[place], left // (len(lengths) - done))
         left -= shares[place]
     return shares
-
-
-def _refusal(reports: Sequence[CutReport]) -> str:
-    said = [
-        f"{_NAMES[report.index]} has {report.total} {report.encoder} tokens, of which {report.kept} fit"
-        for report in reports
-    ]
-    return f"{'; '.join(said)}: shorten it, or choose --long-prompt groups or cut"

@@ -22,7 +22,7 @@ from newbie_image.binding.sight import Sight
 from newbie_image.bundle import BundleSettings, content_hash, write_settings
 from newbie_image.checkpoints.components import check_fit
 from newbie_image.checkpoints.opening import open_model
-from newbie_image.conditioned_pipeline import ConditionedPipeline
+from newbie_image.conditioned_pipeline import ConditionedPipeline, check_changes
 from newbie_image.decode_stages import DecodeStage, find_stage, run_stage, stage_name
 from newbie_image.decoding import decode_latents, to_images
 from newbie_image.devices import bring_to_device, dtype_name
@@ -209,7 +209,8 @@ class NewbiePipeline(ConditionedPipeline):
 
         Yields:
             One :class:`TextEncoded`, a :class:`StepDone` for each interval of each batch, one
-            :class:`PictureDone`.
+            :class:`PictureDone`; and a further :class:`TextEncoded` before the step from which another prompt
+            holds.
 
         Raises:
             PromptError, RequestError: what was asked for cannot be done.
@@ -222,6 +223,7 @@ class NewbiePipeline(ConditionedPipeline):
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
             )
         self._stage(request)  # an unknown one is said before the work
+        check_changes(request)
         for sight in sights:
             sight.check(len(self.transformer.layers), cast("int", request.steps))
         token_grid(self._latent_shape(request)[1:], self.transformer.patch_size, self.transformer.axes_lens)
@@ -261,6 +263,7 @@ class NewbiePipeline(ConditionedPipeline):
         conditioning = self.condition(request)
         bound = conditioning.binding is not None
         seconds["text"] = time.perf_counter() - began
+        said = set(conditioning.warnings)
         yield TextEncoded(conditioning.warnings, seconds["text"])
 
         # After the text encoders: an offloaded transformer comes in here, and can refuse a backend.
@@ -268,6 +271,7 @@ class NewbiePipeline(ConditionedPipeline):
         self.transformer.attention_backend = self._attention
         done: list[Tensor] = []
         regions: list[UsedRegions] = []
+        changed_by: list[tuple[tuple[int, str], ...]] = []
         steps = cast("int", request.steps)
         batches = [initial[start : start + request.batch] for start in range(0, request.count, request.batch)]
         for number, batch in enumerate(batches):
@@ -286,11 +290,16 @@ class NewbiePipeline(ConditionedPipeline):
             reply: Tensor | None = None
             final = batch
             for index in range(steps):
-                began = time.perf_counter()
                 for changed in (prompt for at, prompt in request.changes if at == index):
+                    began = time.perf_counter()
                     now = self.condition(replace(request, prompt=changed))
                     bound = bound or now.binding is not None
                     velocity.take(now)
+                    took = time.perf_counter() - began
+                    seconds["text"] += took
+                    yield TextEncoded(tuple(line for line in now.warnings if line not in said), took)
+                    said.update(now.warnings)
+                began = time.perf_counter()
                 velocity.before_step(index)
                 step = next(walk) if reply is None else walk.send(reply)
                 # The check waits for the device, which also makes the seconds true.
@@ -304,6 +313,8 @@ class NewbiePipeline(ConditionedPipeline):
                     number * steps + index + 1, len(batches) * steps, step.t, final, step.prediction, took
                 )
                 answer = yield event
+                if isinstance(answer, str) and index + 1 == steps:
+                    raise RequestError(f"a prompt came after step {steps}, the last one; send it before")
                 if isinstance(answer, str):
                     parse(answer, strict=not request.tolerant)  # a broken one is refused at once
                     earlier = tuple(change for change in request.changes if change[0] <= index)
@@ -312,6 +323,7 @@ class NewbiePipeline(ConditionedPipeline):
                 if reply is not None:
                     final = reply.to(device=device, dtype=torch.float32)
             done.append(final)
+            changed_by += [request.changes] * len(batch)
             regions += velocity.regions(len(batch))
             del walk, velocity
         latents = torch.cat(done)
@@ -324,7 +336,7 @@ class NewbiePipeline(ConditionedPipeline):
             pixels = run_stage(stage, latents, self.vae, self.vae_settings, tiled=request.tiled)
         kept = latents.float().cpu()
         used = request if bound else replace(request, binding="off")
-        images = () if pixels is None else self._pictures(used, pixels, kept)
+        images = () if pixels is None else self._pictures(used, pixels, kept, changed_by)
         seconds["decoding"] = time.perf_counter() - began
         yield PictureDone(images, seconds, peak_memory(device), kept, pixels, tuple(regions))
 
@@ -443,8 +455,13 @@ class NewbiePipeline(ConditionedPipeline):
         return latent_shape(self.vae, cast("int", request.width), cast("int", request.height))
 
     def _pictures(
-        self, request: GenerationRequest, pixels: Tensor, latents: Tensor
+        self,
+        request: GenerationRequest,
+        pixels: Tensor,
+        latents: Tensor,
+        changes: Sequence[tuple[tuple[int, str], ...]],
     ) -> tuple[GeneratedImage, ...]:
+        """The pictures with what each was made with; a reader's prompts reach only the batches after them."""
         base = {
             **asdict(request),
             "bundle": self.settings.name,
@@ -461,7 +478,9 @@ class NewbiePipeline(ConditionedPipeline):
             "adapters": self.adapters_at_work,
         }
         return tuple(
-            GeneratedImage(image, request.seed + i, latents[i], {**base, "seed": request.seed + i})
+            GeneratedImage(
+                image, request.seed + i, latents[i], {**base, "seed": request.seed + i, "changes": changes[i]}
+            )
             for i, image in enumerate(to_images(pixels))
         )
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,8 @@ class GenerationRequest:
         text_form: how prompt and negative prompt reach the encoders: `typed`, or `flat`, the sequence
             `[char1]blue_hair, …` of :func:`newbie_image.prompt.flatten`.
         binding: how characters are kept apart: `auto`, or a mode and its parts (docs/binding.md).
-        changes: (step, prompt) pairs in order of steps: from that step on, counted from 0, the picture goes
-            on under that prompt.
+        changes: (step, prompt) pairs in order of steps, below the number of steps: from that step on, counted
+            from 0, the picture goes on under that prompt.
         long_prompt: what becomes of a prompt with more tokens than an encoder takes: `cut` its end off and
             say what was cut, read it by `groups` (each character and the rest apart), or `refuse` it.
     """
@@ -100,6 +101,8 @@ class GenerationRequest:
             raise RequestError(f"unknown time grid {self.grid!r}; choose one of {', '.join(GRIDS)}")
         if self.text_form not in TEXT_FORMS:
             raise RequestError(f"unknown text form {self.text_form!r}; choose one of {', '.join(TEXT_FORMS)}")
+        if not isinstance(self.binding, str):
+            raise RequestError(f"binding {self.binding!r} is not allowed; give auto, off, full and the like")
         read_binding(self.binding)
         _check_changes(self.changes)
         if self.long_prompt not in LONG_PROMPTS:
@@ -110,7 +113,7 @@ class GenerationRequest:
             raise RequestError(f"decode {self.decode!r} is not allowed; give the name of a decode stage")
 
 
-def _check_changes(changes: object) -> None:
+def _check_changes(changes: Any) -> None:
     fine = isinstance(changes, tuple) and all(
         isinstance(change, tuple)
         and len(change) == 2
@@ -119,9 +122,10 @@ def _check_changes(changes: object) -> None:
         and isinstance(change[1], str)
         for change in changes
     )
-    if not fine:
+    if not fine or not all(one[0] < two[0] for one, two in itertools.pairwise(changes)):
         raise RequestError(
-            f"changes {changes!r} are not allowed; give (step, prompt) pairs, steps from 1: ((5, '1girl'),)"
+            f"changes {changes!r} are not allowed; give (step, prompt) pairs, steps from 1 and rising: "
+            "((5, '1girl'),)"
         )
 
 
@@ -162,10 +166,11 @@ def _check_number(name: str, value: object, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class TextEncoded:
-    """The prompt was read and encoded.
+    """The prompt was read and encoded, or another one to go on under.
 
     Args:
-        warnings: one line for each thing worth saying (a text cut off, a repaired prompt).
+        warnings: one line for each thing worth saying (a text cut off, a repaired prompt), which was not said
+            of an earlier prompt of the same run.
         seconds: what it took.
     """
 
@@ -219,10 +224,12 @@ class UsedRegions:
         boxes: left, top, right, bottom in fractions of the picture, a character each, from `<position>`;
             empty where the regions were found in the picture itself.
         masks: (characters, image tokens downwards, across) in [0, 1], on the CPU.
+        labels: the characters' numbers in the prompt; empty where they are 1, 2, ….
     """
 
     boxes: tuple[tuple[float, float, float, float], ...]
     masks: torch.Tensor
+    labels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from newbie_image.errors import ConfigError, RequestError
 from newbie_image.prompt import Prompt, TextForm, encoder_text, parse
 
 _EXCERPT = 60
+NAMES = ("the prompt", "the negative prompt")
+"""What the texts of a request's batch are called, in their order."""
 
 
 class TokensModel(Protocol):
@@ -231,6 +233,15 @@ def tokenize(
     return TokenBatch(ids, mask, pooled_ids, pooled_mask, (*reports, *pooled_reports), warnings)
 
 
+def refusal(reports: Sequence[CutReport]) -> str:
+    """Why texts that would be cut are refused, in a line."""
+    said = [
+        f"{NAMES[report.index]} has {report.total} {report.encoder} tokens, of which {report.kept} fit"
+        for report in reports
+    ]
+    return f"{'; '.join(said)}: shorten it, or choose --long-prompt groups or cut"
+
+
 def length_warnings(tokens: int, settings: TextSettings) -> tuple[str, ...]:
     """What is worth saying of a caption of so many Gemma tokens."""
     if settings.trained_tokens is None or tokens <= settings.trained_tokens:
@@ -238,6 +249,17 @@ def length_warnings(tokens: int, settings: TextSettings) -> tuple[str, ...]:
     return (
         f"the prompt has {tokens} Gemma tokens; training stopped at {settings.trained_tokens}, "
         "so its end may be followed less well",
+    )
+
+
+def people_warnings(prompt: Prompt, settings: TextSettings) -> tuple[str, ...]:
+    """What is worth saying of a prompt with so many characters."""
+    people = len(prompt.characters)
+    if settings.trained_characters is None or people <= settings.trained_characters:
+        return ()
+    return (
+        f"the prompt has {people} characters; training stopped at {settings.trained_characters}, "
+        "so they are drawn as well as can be, and some may be missing or mixed",
     )
 
 

@@ -67,6 +67,31 @@ def test_a_whole_text_is_as_typed_and_its_marks_belong_to_their_block() -> None:
     assert "black_hair" not in first
 
 
+def test_a_block_of_weight_0_leaves_the_others_their_numbers() -> None:
+    # Its text is not read, so that the second block is the first one in what is read.
+    prompt = parse(tiny.XML_PROMPT.replace("<character_1>", "<!-- weight:0 --><character_1>"))
+    tokenizer = tiny.gemma_tokenizer()
+    for apart in (True, False):
+        text = group_tokens(prompt, tiny.SETTINGS.text, tokenizer, apart=apart)
+        assert {span.group for span in text.spans if span.path.startswith("character_2")} == {2}
+        assert set(text.groups) == {PREFIX, 0, 2}
+        assert text.characters == 2
+
+
+def test_a_block_inside_another_one_is_read_beside_it_alone() -> None:
+    inner = "<character_2><appearance>black_hair</appearance></character_2>"
+    prompt = parse(f"<character_1><appearance>pink_hair</appearance>{inner}</character_1>")
+    assert group_texts(prompt)["character_1"].text == (
+        "<character_1><appearance>pink_hair</appearance></character_1>"
+    )
+    assert group_texts(prompt)["character_2"].text == inner
+    for apart in (True, False):
+        text = group_tokens(prompt, tiny.SETTINGS.text, tiny.gemma_tokenizer(), apart=apart)
+        assert [(span.text, span.group) for span in text.spans] == [("pink_hair", 1), ("black_hair", 2)]
+        for span in text.spans:
+            assert set(text.groups[span.start : span.end]) == {span.group}
+
+
 def test_apart_the_pooled_text_is_the_general_one() -> None:
     text = group_tokens(parse(tiny.XML_PROMPT), tiny.SETTINGS.text, tiny.gemma_tokenizer(), apart=True)
     assert "night sky" in text.pooled_text

@@ -41,7 +41,7 @@ def test_parts_and_numbers_are_set_apart() -> None:
     ("text", "named"),
     [
         ("tight", "unknown binding 'tight'"),
-        ("auto,region=on", "unknown binding 'auto'"),
+        ("auto,region=on", "auto chooses its parts itself"),
         ("full,blind=maybe", "'blind=maybe'"),
         ("full,beta_plus=inf", "'beta_plus=inf'"),
         ("full,beta_minus=-1", "'beta_minus=-1'"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from newbie_image.binding import sight
 from newbie_image.binding.sight import Sight
-from newbie_image.errors import RequestError
+from newbie_image.errors import PromptError, RequestError
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.provenance import from_json, record_picture, to_json
 from newbie_image.request import GenerationRequest, PictureDone, StepDone, TextEncoded
@@ -117,7 +118,9 @@ def test_regions_are_found_where_no_place_is_given(pipeline: NewbiePipeline) -> 
     torch.testing.assert_close(second.latents[0], found.latents[1], atol=1e-4, rtol=1e-4)
 
 
-def test_sight_collects_shares_of_attention(pipeline: NewbiePipeline) -> None:
+def test_sight_collects_shares_of_attention(
+    pipeline: NewbiePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     every = Sight(blocks=(0, 1))
     once = Sight(blocks=(1,), steps=frozenset({1}), chunk=5)
     alike = Sight(blocks=(0,), kind="similarity")
@@ -126,9 +129,13 @@ def test_sight_collects_shares_of_attention(pipeline: NewbiePipeline) -> None:
     assert done.latents is not None
     assert torch.equal(done.latents[0], latents(pipeline, PLACED, "off")[0])  # looking changes nothing
     length = len(pipeline.tokenizer(tiny.SETTINGS.text.system_prompt_xml + PLACED)["input_ids"])
-    for sight, looks in ((every, 6), (once, 1), (alike, 3)):
-        assert sight.looks == looks
-        assert sight.maps.shape == (1, length, 12)
+    for looking, looks in ((every, 6), (once, 1), (alike, 3)):
+        assert looking.looks == looks
+        assert looking.maps.shape == (1, length, 12)
+    monkeypatch.setattr(sight, "MAX_SCORES", 1)  # one image token at a time
+    least = Sight(blocks=(0, 1))
+    list(pipeline.stream(GenerationRequest(PLACED, seed=5), sights=(least,)))
+    torch.testing.assert_close(least.maps, every.maps)
     share = every.maps.sum(1)
     assert share.min() > 0
     assert share.max() < 1
@@ -158,7 +165,113 @@ def test_a_weight_changes_in_the_middle_and_is_replayed(pipeline: NewbiePipeline
     assert torch.equal(again.latents, event.latents)
 
 
+def test_a_change_that_cannot_act_is_refused_before_the_work(pipeline: NewbiePipeline) -> None:
+    late = GenerationRequest(PLACED, changes=((3, WEIGHED),))
+    with pytest.raises(RequestError, match="from step 4 on, but the picture has 3; give an earlier"):
+        next(pipeline.stream(late))
+    with pytest.raises(PromptError):
+        next(pipeline.stream(replace(late, changes=((1, "<n>a"),))))
+    events = pipeline.stream(GenerationRequest(PLACED))
+    event = next(events)
+    while not (isinstance(event, StepDone) and event.index == 3):
+        event = next(events)
+    with pytest.raises(RequestError, match="after step 3, the last one"):
+        events.send(WEIGHED)
+
+
+def test_what_is_to_be_said_of_a_later_prompt_is_said(pipeline: NewbiePipeline) -> None:
+    request = GenerationRequest(PLACED, binding="off", changes=((1, WEIGHED),))
+    events = list(pipeline.stream(request))
+    told = [place for place, event in enumerate(events) if isinstance(event, TextEncoded)]
+    assert told == [0, 2]  # after the first step, before the second
+    first, second = (events[place] for place in told)
+    assert isinstance(first, TextEncoded)
+    assert isinstance(second, TextEncoded)
+    assert first.warnings == ()
+    assert len(second.warnings) == 1
+    assert "does not use them; add weights=on" in second.warnings[0]
+
+
+def test_a_prompt_that_comes_late_is_in_the_records_of_what_it_reached(pipeline: NewbiePipeline) -> None:
+    request = GenerationRequest(PLACED, seed=5, count=2)
+    events = pipeline.stream(request)
+    event = next(events)
+    while not isinstance(event, PictureDone):
+        sent = isinstance(event, StepDone) and event.index == 4  # the second picture's first step
+        event = events.send(WEIGHED if sent else None)
+    first, second = event.images
+    assert first.settings["changes"] == ()
+    assert second.settings["changes"] == ((1, WEIGHED),)
+    for picture in (first, second):
+        again = list(pipeline.stream(record_picture(picture, request).request))[-1]
+        assert isinstance(again, PictureDone)
+        assert torch.equal(again.images[0].latents, picture.latents)
+
+
+def test_people_who_were_found_stay_where_they_are_under_another_prompt(pipeline: NewbiePipeline) -> None:
+    free = tiny.XML_PROMPT.replace("<position>center_left</position>\n", "")
+    weighed = free.replace("pink_hair", "<!-- weight:2 -->pink_hair")
+    request = GenerationRequest(free, seed=5, binding="region", steps=4)
+    *_, plain = pipeline.stream(request)
+    *_, changed = pipeline.stream(replace(request, changes=((3, weighed),)))
+    assert isinstance(plain, PictureDone)
+    assert isinstance(changed, PictureDone)
+    assert torch.equal(changed.regions[0].masks, plain.regions[0].masks)
+    assert not torch.equal(changed.images[0].latents, plain.images[0].latents)
+
+
+@pytest.mark.parametrize("form", ["typed", "flat"])
+def test_a_character_of_whom_nothing_is_said_does_no_harm(pipeline: NewbiePipeline, form: str) -> None:
+    free = tiny.XML_PROMPT.replace("<position>center_left</position>\n", "")
+    silent = free.replace("<character_1>", "<!-- weight:0 --><character_1>")
+    request = GenerationRequest(silent, seed=5, binding="region", text_form=form)
+    *_, done = pipeline.stream(request)
+    assert isinstance(done, PictureDone)
+    assert float(done.regions[0].masks[0].max()) == 0
+    assert float(done.regions[0].masks[1].max()) > 0
+
+
+def test_regions_that_never_acted_are_not_shown(pipeline: NewbiePipeline) -> None:
+    for prompt, setting, steps in (
+        (PLACED, "region,window=0-0.1", 3),
+        (tiny.XML_PROMPT, "region", 1),
+        (tiny.XML_PROMPT, "region,window=0-0.4", 3),
+    ):
+        *_, done = pipeline.stream(GenerationRequest(prompt, binding=setting, steps=steps))
+        assert isinstance(done, PictureDone)
+        assert done.regions == ()
+
+
+def test_more_people_than_training_saw_are_said(pipeline: NewbiePipeline) -> None:
+    before = pipeline.settings
+    text = before.text.model_copy(update={"trained_characters": 1})
+    pipeline.settings = before.model_copy(update={"text": text})
+    try:
+        for setting in ("auto", "region"):
+            _, warnings = draw(pipeline, PLACED, setting)
+            assert any("2 characters; training stopped at 1" in warning for warning in warnings)
+    finally:
+        pipeline.settings = before
+    assert draw(pipeline, PLACED, "auto")[1] == ()
+
+
+def test_what_is_too_long_beside_a_binding_is_refused_or_said(pipeline: NewbiePipeline) -> None:
+    request = GenerationRequest(PLACED, "a " * 600, binding="text", long_prompt="refuse")
+    with pytest.raises(RequestError, match=r"the negative prompt has .* Gemma tokens"):
+        next(pipeline.stream(request))
+    told = next(pipeline.stream(replace(request, long_prompt="groups")))
+    assert isinstance(told, TextEncoded)
+    assert any("not read by groups" in warning for warning in told.warnings)
+
+
+def test_a_weight_below_a_tenth_is_said(pipeline: NewbiePipeline) -> None:
+    _, warnings = draw(pipeline, WEIGHED.replace("weight:2", "weight:0.05"), "auto")
+    assert warnings == ("the weight 0.05 of character_1.appearance[0] acts as 0.1, the least above 0",)
+
+
 def test_changes_are_checked() -> None:
-    for wrong in ([(1, "1girl")], ((0, "1girl"),), ((1,),), ((1, 2),)):
+    for wrong in ([(1, "1girl")], ((0, "1girl"),), ((1,),), ((1, 2),), ((2, "a"), (1, "b")), ((1, "a"),) * 2):
         with pytest.raises(RequestError, match="steps from 1"):
             GenerationRequest("1girl", changes=wrong)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(RequestError, match="binding 5 is not allowed"):
+        GenerationRequest("1girl", binding=5)  # pyright: ignore[reportArgumentType]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from newbie_image.binding.regions import regions_of
+from newbie_image.binding.binding import place
+from newbie_image.binding.regions import labels, regions_of
+from newbie_image.binding_modes import read_binding
 from newbie_image.prompt import parse
 
 
@@ -56,3 +58,71 @@ def test_what_contradicts_is_said() -> None:
     assert "character_1, character_2 have one place" in remarks[0]
     _, remarks = regions_of(parse(prompt_of("0,0,0.6,1", "0.1,0,0.7,1")))
     assert "overlap by more than half" in remarks[0]
+    # Two pairs of places are two remarks, and one place is no overlap besides.
+    _, remarks = regions_of(parse(prompt_of("left", "left", "right", "right")))
+    assert [remark.partition(" have")[0] for remark in remarks] == [
+        "character_1, character_2",
+        "character_3, character_4",
+    ]
+    twice = prompt_of("left", "right").replace("</position>", "</position><position>top</position>", 1)
+    regions, remarks = regions_of(parse(twice))
+    assert remarks == ("character_1 has the positions 'left' and 'top'; the first one is used",)
+    assert regions[0].box == (0.0, 0.0, 0.5, 1.0)
+
+
+def test_characters_have_their_numbers_in_what_is_said() -> None:
+    text = prompt_of("left", "nowhere")
+    turned = text.replace("character_1", "character_3").replace("character_2", "character_1")
+    _, remarks = regions_of(parse(turned))
+    assert "character_1: position 'nowhere'" in remarks[0]
+    assert labels(parse(turned)) == (3, 1)
+    assert labels(parse(text.replace("character_2", "character_1"))) == (1, 2)
+
+
+SOUGHT = "regions are looked for in the picture and act from step 5 on"
+
+
+@pytest.mark.parametrize(
+    ("setting", "positions", "steps", "said"),
+    [
+        ("region", (None, None), 20, f"character_1, character_2 have no position that can be used: {SOUGHT}"),
+        (
+            "region",
+            ("left", None),
+            20,
+            f"character_2 has no position that can be used, so those of the others are not used: {SOUGHT}",
+        ),
+        ("sealed", (None, None), 20, "before it, nothing but the texts is sealed"),
+        (
+            "full",
+            (None,),
+            20,
+            "character_1 has no position that can be used: the parts of the binding that need",
+        ),
+        ("region", (None, None), 1, "1 steps leave none to look for regions and use them; give positions"),
+        ("region,window=0-0.2", (None, None), 20, "give positions or a wider window=0-0.2"),
+        ("region,window=0-0.2", ("left", "right"), 2, "window=0-0.2 holds none of 2 steps: no regions act"),
+        ("sealed", ("left", "left"), 20, "nothing reads the words of character_2"),
+        (
+            "region",
+            ("0.5,0.5,0.501,0.501", "right"),
+            20,
+            "the box of character_1 is smaller than an image token",
+        ),
+    ],
+)
+def test_regions_that_do_not_act_as_asked_are_said(
+    setting: str, positions: tuple[str | None, ...], steps: int, said: str
+) -> None:
+    parts = read_binding(setting)
+    assert parts is not None
+    _, remarks = place(parts, parse(prompt_of(*positions)), (16, 16), steps)
+    assert any(said in remark for remark in remarks), remarks
+    assert not any("\n" in remark for remark in remarks)
+
+
+def test_regions_that_act_as_asked_need_no_word() -> None:
+    for setting in ("full", "sealed", "region,window=0.2-0.7"):
+        parts = read_binding(setting)
+        assert parts is not None
+        assert place(parts, parse(prompt_of("left", "right")), (16, 16), 20)[1] == ()

@@ -195,6 +195,24 @@ def test_warnings_count_as_errors_while_that_is_set(loop: type, capsys: pytest.C
     assert "warnings count as errors" in capsys.readouterr().err
 
 
+def test_what_only_the_model_can_say_counts_as_an_error_too(
+    loop: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = "<character_1><gender>1girl</gender><appearance>pink_hair</appearance></character_1>"
+    prepared = loop(":steps 1", ":binding full", ":warnings-as-errors on", lost)
+    assert prepared.run() is False
+    assert prepared.pictures == []
+    assert "character_1 has no position that can be used" in capsys.readouterr().err
+
+
+def test_a_weight_that_comes_midway_and_does_not_act_is_said(
+    loop: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "<character_1><appearance>pink_hair, blue_eyes</appearance></character_1>"
+    loop(":steps 2", ":binding off", prompt, ":weight pink_hair 2 2").run()
+    assert "does not use them; add weights=on, or give auto" in capsys.readouterr().err
+
+
 def test_every_option_of_the_loop_is_a_command_and_is_explained() -> None:
     text = "\n".join(help_lines())
     for name in (*PICTURE_SETTINGS, *MODEL_SETTINGS):
@@ -233,8 +251,9 @@ def test_a_weight_is_changed_from_the_start_or_from_a_step_on(
         ":weight pink_hair 2",
         ":steps 2",
         prompt,
-        ":weight pink_hair 2 1",
-        ":weight character_1.appearance[1] 0.5",
+        ":weight pink_hair 2 2",
+        ":weight pink_hair 2 3",
+        ":weight character_1.appearance[1] 0.5 1",
         ":weight green_hair 2",
         ":weight pink_hair loud",
         ":weight pink_hair 5",
@@ -242,6 +261,8 @@ def test_a_weight_is_changed_from_the_start_or_from_a_step_on(
     prepared.run()
     errors = capsys.readouterr().err.splitlines()
     assert "there is no picture yet" in errors[0]
+    # A step that there is not draws nothing, and the last picture is still there to be weighed.
+    assert "from step 3 on, but the picture has 2; give" in errors[-4]
     assert "'green_hair' is not in the prompt" in errors[-3]
     assert "give :weight TAG X" in errors[-2]
     assert "outside 0 to 3" in errors[-1]

@@ -86,7 +86,7 @@ def test_regions_are_written_beside_the_picture(tiny_bundle: Path, tmp_path: Pat
     assert "binding 'text', which uses no regions; give --binding" in plain.stderr
     assert not (tmp_path / "b-regions.png").exists()
     one = run("generate", "<character_1><n>a</n></character_1>", "--binding", "full", *usual)
-    assert "knew no regions" in one.stderr
+    assert "under binding 'full' no regions acted; give each character a <position>" in one.stderr
 
 
 def test_the_loop_shows_regions_while_that_is_on(

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from newbie_image.binding.groups import TagSpan
+from newbie_image.binding.sight import character_maps
 from newbie_image.explain.heat import (
     box_mask,
     centre,
-    character_maps,
     contrast,
     excess,
     mass_inside,
@@ -27,6 +27,7 @@ def test_maps_of_tags_and_characters_are_means_of_their_tokens() -> None:
     assert character_maps(maps, (1, 2, 1), 2).tolist() == [[5.5, 1.5], [3.0, 5.0]]
     assert tag_maps(maps, []).shape == (0, 2)
     assert character_maps(maps, (0, 0, 0), 0).shape == (0, 2)
+    assert character_maps(maps, (2, 2, 0), 2).tolist() == [[0.0, 0.0], [2.0, 4.0]]  # nothing is said of 1
 
 
 def test_mass_is_what_stands_out_of_a_maps_floor() -> None:

@@ -14,7 +14,7 @@ from newbie_image.binding.sight import Sight, block_numbers
 from newbie_image.errors import OutputError, RequestError
 from newbie_image.explain.folder import prepare_folder, write_folder
 from newbie_image.explain.looking import Explanation, LookChoice, Looking
-from newbie_image.explain.numbers import tag_file
+from newbie_image.explain.numbers import numbers, tag_file
 from newbie_image.explain.overlay import colours, heat_picture, level, regions_picture
 from newbie_image.explain.page import page
 from newbie_image.latents import seeded_noise
@@ -171,7 +171,8 @@ def test_what_cannot_be_looked_at_is_said(
 def test_what_cannot_be_explained_is_said(pipeline: NewbiePipeline) -> None:
     for request, said in (
         (GenerationRequest(" "), "no tags to look at"),
-        (GenerationRequest(PLACED, changes=((1, "1girl"),)), "changes at step 2"),
+        (GenerationRequest(PLACED, changes=((1, "1girl"),)), "--at-steps 1-1 or 2-3"),
+        (GenerationRequest(PLACED, changes=((1, " "),)), "no tags to look at"),
         (GenerationRequest(PLACED, count=2), "batches of 1"),
     ):
         with pytest.raises(RequestError, match=said):
@@ -181,6 +182,53 @@ def test_what_cannot_be_explained_is_said(pipeline: NewbiePipeline) -> None:
     changing = pipeline.stream(GenerationRequest(PLACED, changes=((1, "1girl"),)), sights=(Sight(),))
     with pytest.raises(RequestError, match="cannot be added"):
         list(changing)
+
+
+def test_a_picture_under_several_prompts_is_explained_where_their_words_are_the_same(
+    pipeline: NewbiePipeline,
+) -> None:
+    weighed = PLACED.replace("pink_hair", "<!-- weight:2 -->pink_hair")
+    seen, done = look(pipeline, GenerationRequest(PLACED, seed=5, changes=((1, weighed),)), LookChoice())
+    *_, plain = pipeline.stream(GenerationRequest(PLACED, seed=5))
+    assert isinstance(plain, PictureDone)
+    assert done.latents is not None
+    assert plain.latents is not None
+    assert not torch.equal(done.latents, plain.latents)
+    assert [span.weight for span in seen.spans if span.text == "pink_hair"] == [2.0]
+    found = numbers(seen)
+    assert found["prompt"] == PLACED
+    assert found["changes"] == [{"step": 2, "prompt": weighed}]
+    # Other words: on either side of the change.
+    other = GenerationRequest(PLACED, seed=5, changes=((1, tiny.TAGS_PROMPT),))
+    before, _ = look(pipeline, other, LookChoice(steps="1"))
+    after, _ = look(pipeline, other, LookChoice(steps="2-3"))
+    assert before.names == ("momo", None)
+    assert (after.names, [span.text for span in after.spans][:2]) == ((), ["1girl", "pink_hair"])
+
+
+def test_characters_keep_their_numbers(pipeline: NewbiePipeline) -> None:
+    turned = PLACED.replace("character_1>", "character_7>")
+    seen, _ = look(pipeline, GenerationRequest(turned, seed=5), LookChoice())
+    found = numbers(seen)
+    assert [each["character"] for each in found["characters"]] == [7, 2]
+    assert {each["character"] for each in found["tags"]} == {7, 2, None}
+    assert list(found["regions"]["areas"]) == ["character_7", "character_2", "outside"]
+    *_, done = pipeline.stream(GenerationRequest(turned, seed=5, binding="region"))
+    assert isinstance(done, PictureDone)
+    assert done.regions[0].labels == (7, 2)
+
+
+@pytest.mark.parametrize("form", ["typed", "flat"])
+def test_a_character_of_whom_nothing_is_said_has_an_empty_map(
+    pipeline: NewbiePipeline, tmp_path: Path, form: str
+) -> None:
+    silent = tiny.XML_PROMPT.replace("<character_1>", "<!-- weight:0 --><character_1>")
+    request = GenerationRequest(silent, seed=5, text_form=form)
+    seen, _ = look(pipeline, request, LookChoice(previews=0))
+    assert float(seen.characters[0].map.max()) == 0
+    assert float(seen.characters[1].map.max()) > 0
+    prepare_folder(tmp_path / "seen")
+    assert write_folder(seen, request, tmp_path / "seen").exists()
 
 
 def test_a_third_of_few_blocks_is_one_at_least() -> None:
@@ -220,20 +268,27 @@ def test_regions_are_drawn_with_boxes_or_outlines_and_numbers() -> None:
     for drawn in (boxed, found):
         assert (drawn == 255).all(-1).any()  # the numbers
         assert (drawn[60:340, 60:100] != 128).any()
+    # A box of less than a pixel, a region of nothing, and other numbers than 1 and 2.
+    small = regions_picture(picture, UsedRegions(((0.5, 0.5, 0.501, 0.501), (0.5, 0, 1, 1)), masks))
+    assert small.size == (512, 384)
+    masks[0] = 0
+    assert regions_picture(picture, UsedRegions((), masks)).size == (512, 384)
+    other = np.asarray(regions_picture(picture, UsedRegions((), masks, (2, 1))))
+    assert (other != np.asarray(regions_picture(picture, UsedRegions((), masks)))).any()
 
 
 def test_the_folder_holds_what_the_page_names(tmp_path: Path, seen: Explanation) -> None:
     folder = tmp_path / "new" / "explained"
     prepare_folder(folder)
     written = write_folder(seen, GenerationRequest(PLACED, seed=5), folder)
-    numbers = json.loads((folder / "explain.json").read_text(encoding="utf-8"))
-    assert (numbers["prompt"], numbers["seed"], numbers["steps"]) == (PLACED, 5, [1, 3])
-    maps = [entry["map"] for entry in (*numbers["characters"], *numbers["tags"])]
+    told = json.loads((folder / "explain.json").read_text(encoding="utf-8"))
+    assert (told["prompt"], told["seed"], told["steps"]) == (PLACED, 5, [1, 3])
+    maps = [entry["map"] for entry in (*told["characters"], *told["tags"])]
     assert len(set(maps)) == 15
     names = {"explain.json", "index.html", "picture.png"}
     assert {file.name for file in folder.iterdir()} == {*maps, *names}
-    assert set(numbers["tags"][0]["inside"]) == {"character_1", "character_2", "outside"}
-    assert numbers["trace"][1]["characters"] is None
+    assert set(told["tags"][0]["inside"]) == {"character_1", "character_2", "outside"}
+    assert told["trace"][1]["characters"] is None
     html = written.read_text(encoding="utf-8")
     assert html.count("data:image/png;base64,") == 1 + 15 + 2 + 1
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")

@@ -81,3 +81,17 @@ def test_cuda_backends_equal_the_formula(
     on_device = None if mask is None else KeyPadding.pack(mask.valid.cuda())
     expected = attend(query, key, value, on_device, "math")
     torch.testing.assert_close(attend(query, key, value, on_device, backend), expected, rtol=2e-2, atol=2e-2)
+
+
+def test_appended_scores_are_taken_by_the_backend_that_was_asked_for() -> None:
+    query, key, value = (each.to(torch.bfloat16) for each in states())
+    batch, tokens = key.shape[:2]
+    generator = torch.Generator().manual_seed(1)
+    asked, given = (torch.randn(batch, tokens, 3, generator=generator) for _ in range(2))
+    valid = torch.ones(batch, tokens, dtype=torch.bool)
+    written = KeyPadding(valid, bias=(asked @ given.transpose(1, 2))[:, None])
+    appended = KeyPadding(valid, factors=(asked, given))
+    exact = attend(query, key, value, written, "math")
+    assert torch.equal(attend(query, key, value, appended, "math"), exact)
+    with pytest.raises(DeviceError, match="takes no added scores, which binding needs"):
+        attend(query, key, value, appended, "flash")

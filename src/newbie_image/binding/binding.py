@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -10,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from newbie_image.binding.bias import Factors, binding_factors, soft_masks
+from newbie_image.binding.bias import Factors, binding_factors, owners, soft_masks
 from newbie_image.binding.groups import GroupedText
-from newbie_image.binding.regions import Region, regions_of
+from newbie_image.binding.regions import Region, finding_step, place_of, regions_of
 from newbie_image.binding_modes import MODES, BindingParts, read_binding
 from newbie_image.models.attention import KeyPadding
 from newbie_image.models.prepared_text import PreparedText
-from newbie_image.prompt import Prompt
+from newbie_image.prompt import Prompt, grammar
 
 Form = Literal["mask", "appended"]
 
@@ -134,10 +135,14 @@ def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tu
     parts = read_binding(setting)
     weighed = any(tag.weight not in (0.0, 1.0) for tag in prompt.tags)
     people = len(prompt.characters)
+    remarks = [
+        f"the weight {tag.own_weight:g} of {tag.path} acts as {grammar.SOFT_MIN_WEIGHT:g}, the least above 0"
+        for tag in prompt.tags
+        if tag.own_weight is not None and 0 < tag.own_weight < grammar.SOFT_MIN_WEIGHT
+    ]
     if parts is None:
         chosen = MODES[default] if people > 1 else MODES["off"]
-        return replace(chosen, weights=weighed), ()
-    remarks: list[str] = []
+        return replace(chosen, weights=weighed), tuple(remarks)
     if weighed and not parts.weights:
         remarks.append(
             f"the prompt has weights, but binding {setting!r} does not use them; add weights=on, or give auto"
@@ -150,11 +155,77 @@ def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tu
     return parts, tuple(remarks)
 
 
-def place(parts: BindingParts, prompt: Prompt) -> tuple[tuple[Region, ...], tuple[str, ...]]:
-    """The regions that the parts need, and what has to be said about them."""
+def place(
+    parts: BindingParts, prompt: Prompt, grid: tuple[int, int] | None = None, steps: int | None = None
+) -> tuple[tuple[Region, ...], tuple[str, ...]]:
+    """The regions that the parts need, and what has to be said about them.
+
+    Args:
+        parts: what is on.
+        prompt: parsed.
+        grid: image tokens downwards and across; None where they are not known yet.
+        steps: of the run; likewise.
+    """
     if not parts.regional or not prompt.characters:
         return (), ()
-    return regions_of(prompt)
+    regions, remarks = regions_of(prompt)
+    if regions:
+        if grid is not None:
+            remarks = (*remarks, *_unseen(parts, prompt, regions, grid))
+        if steps is not None and not acting_steps(parts, steps):
+            remarks = (*remarks, f"{_window(parts)} holds none of {steps} steps: no regions act")
+        return regions, remarks
+    return (), (*remarks, _sought(parts, prompt, steps))
+
+
+def _sought(parts: BindingParts, prompt: Prompt, steps: int | None) -> str:
+    """What is done where somebody has no place."""
+    lost = [each.key for each in prompt.characters if place_of(each) is None]
+    who = f"{', '.join(lost)} {'has' if len(lost) == 1 else 'have'} no position that can be used"
+    if len(prompt.characters) == 1:
+        return f"{who}: the parts of the binding that need regions do nothing"
+    if len(lost) < len(prompt.characters):
+        who += ", so those of the others are not used"
+    if steps is None:
+        return f"{who}: regions are looked for in the picture"
+    acting = acting_steps(parts, steps, finding_step(steps))
+    if not acting:
+        window = "" if parts.end == 1 else f" or a wider {_window(parts)}"
+        return f"{who}: {steps} steps leave none to look for regions and use them; give positions{window}"
+    until = "; before it, nothing but the texts is sealed" if parts.sealed else ""
+    return f"{who}: regions are looked for in the picture and act from step {acting[0] + 1} on{until}"
+
+
+def _window(parts: BindingParts) -> str:
+    return f"window={parts.start:g}-{parts.end:g}"
+
+
+def _unseen(
+    parts: BindingParts, prompt: Prompt, regions: Sequence[Region], grid: tuple[int, int]
+) -> list[str]:
+    """Characters to whom no image token belongs."""
+    masks = soft_masks([region.box for region in regions], *grid)
+    found = owners(masks).tolist()
+    barred = parts.sealed or (parts.region and math.isinf(parts.beta_minus))
+    said: list[str] = []
+    for region, mask in zip(regions, masks, strict=True):
+        key = prompt.characters[region.character - 1].key
+        if float(mask.max()) < 0.5:
+            said.append(f"the box of {key} is smaller than an image token and hardly acts; make it larger")
+        elif region.character not in found and barred:
+            said.append(f"nothing reads the words of {key}, because others' regions cover its own; move one")
+    return said
+
+
+def acting_steps(parts: BindingParts, steps: int, found: int = 0) -> range:
+    """The steps, from 0, in which the parts that need regions act.
+
+    Args:
+        parts: whose `start` and `end` are shares of the steps.
+        steps: of the run.
+        found: the first one before which the regions are known.
+    """
+    return range(max(found, round(parts.start * steps)), round(parts.end * steps))
 
 
 def phases(
@@ -174,8 +245,8 @@ def phases(
     if not parts.regional or not binding.placed:
         return ((0.0, binding.tell(prepared, pictures, blocks, regional=False, form=form)),)
     acting = binding.tell(prepared, pictures, blocks, regional=True, form=form)
-    steps = len(grid) - 1
-    first, last = (grid[round(share * steps)] for share in (parts.start, parts.end))
+    steps = acting_steps(parts, len(grid) - 1)
+    first, last = grid[steps.start], grid[steps.stop]
     if parts.start == 0 and parts.end == 1:
         return ((0.0, acting),)
     resting = binding.tell(prepared, pictures, blocks, regional=False, form=form)

@@ -11,6 +11,7 @@ from torch import Tensor
 from newbie_image.binding.binding import Binding, decide, place
 from newbie_image.binding.groups import group_tokens
 from newbie_image.bundle import TextSettings
+from newbie_image.errors import RequestError
 from newbie_image.prompt import Prompt, TextForm, parse
 from newbie_image.request import GenerationRequest
 from newbie_image.text import (
@@ -20,12 +21,20 @@ from newbie_image.text import (
     length_warnings,
     padded_ids,
     prompt_warnings,
+    refusal,
     tokenize,
 )
 
 
 def bind_prompt(
-    setting: str, prompt: Prompt, settings: TextSettings, tokenizer: Any, form: TextForm
+    setting: str,
+    prompt: Prompt,
+    settings: TextSettings,
+    tokenizer: Any,
+    form: TextForm,
+    *,
+    grid: tuple[int, int] | None = None,
+    steps: int | None = None,
 ) -> tuple[Binding | None, tuple[str, ...]]:
     """A prompt's binding, None where nothing is on; and what has to be said of it, a line each.
 
@@ -35,12 +44,13 @@ def bind_prompt(
         settings: of the bundle; `auto_binding` is what `auto` means for several characters.
         tokenizer: Gemma's.
         form: the request's text form.
+        grid, steps: image tokens downwards and across, and steps of the run, where they are known.
     """
     parts, remarks = decide(setting, prompt, settings.auto_binding)
     if not parts.changes:
         return None, remarks
     text = group_tokens(prompt, settings, tokenizer, apart=parts.encode, form=form)
-    regions, said = place(parts, prompt)
+    regions, said = place(parts, prompt, grid, steps)
     return Binding(parts, text, regions), (*remarks, *said)
 
 
@@ -65,6 +75,9 @@ def read_bound(
     Returns:
         The batch, prompt first, with `groups` where Gemma encodes them apart; and the groups (batch, length)
         that the transformer keeps apart, or None.
+
+    Raises:
+        RequestError: a text is too long and was to be refused then.
     """
     strict, form = not request.tolerant, cast("TextForm", request.text_form)
     prompt = parse(request.prompt, strict=strict)
@@ -75,6 +88,12 @@ def read_bound(
         inputs.append(compose_negative(negative, settings, form=form))
         said += tuple(f"negative prompt, {warning}" for warning in prompt_warnings(negative))
     batch = tokenize(inputs, tokenizer, clip_tokenizer, settings)
+    # That the prompt's own tokens fit was seen when they were grouped.
+    reports = tuple(report for report in batch.reports if report.encoder != "Gemma" or report.index > 0)
+    if reports and request.long_prompt == "refuse":
+        raise RequestError(refusal(reports))
+    if reports and request.long_prompt == "groups":
+        said += ("what is too long was cut: with a binding, long prompts are not read by groups",)
     rows = [
         list(binding.text.ids),
         *(row[seen.bool()].tolist() for row, seen in zip(batch.ids, batch.mask, strict=True)),
@@ -83,7 +102,6 @@ def read_bound(
     ids, mask = padded_ids("Gemma", rows, tokenizer, settings.max_tokens, settings.pad_to_multiple)
     groups = torch.zeros_like(ids)
     groups[0, : len(rows[0])] = torch.tensor(binding.text.groups)
-    reports = tuple(report for report in batch.reports if report.encoder != "Gemma" or report.index > 0)
     warnings = (*said, *length_warnings(max(len(row) for row in rows), settings))
     apart = groups if binding.parts.encode else None
     batch = replace(batch, ids=ids, mask=mask, groups=apart, reports=reports, warnings=warnings)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from newbie_image.binding.regions import labels
 from newbie_image.bundle import TextSettings
 from newbie_image.errors import RequestError
 from newbie_image.models.gemma_text import PREFIX
-from newbie_image.prompt import Prompt, TextForm, encoder_text, group_texts, parse
+from newbie_image.prompt import Prompt, TextForm, encoder_text, group_texts
 from newbie_image.prompt.flatten import PlacedText
 from newbie_image.text import system_prompt
 
@@ -45,6 +46,7 @@ class GroupedText:
         spans: the tags' tokens.
         pooled_text: for Jina.
         characters: how many there are.
+        labels: what they are called, see :func:`newbie_image.binding.regions.labels`; empty for 1, 2, ….
     """
 
     ids: tuple[int, ...]
@@ -52,6 +54,7 @@ class GroupedText:
     spans: tuple[TagSpan, ...]
     pooled_text: str
     characters: int
+    labels: tuple[int, ...] = ()
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -98,7 +101,7 @@ def group_tokens(
             f"the prompt has {len(ids)} Gemma tokens by character; the bundle's limit is "
             f"{settings.max_tokens}: shorten it, or give binding off, which cuts and says what"
         )
-    return GroupedText(tuple(ids), tuple(groups), tuple(spans), pooled, len(numbers))
+    return GroupedText(tuple(ids), tuple(groups), tuple(spans), pooled, len(numbers), labels(prompt))
 
 
 def _encode(tokenizer: Any, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -157,12 +160,8 @@ def _whole_groups(
         if end > shift:
             break
         groups[place] = PREFIX
-    pieces: list[tuple[int, int, int]] = []
-    if form == "typed":
-        # The text is XML again, without comments: its elements say where each block begins and ends.
-        for number, character in enumerate(parse(whole.text, strict=False).characters, start=1):
-            pieces += [(element.start, element.end, number) for element in character.elements]
-    else:
+    pieces = [(block.start, block.end, numbers.get(block.key, 0)) for block in whole.blocks]
+    if form == "flat":
         pieces = [(place.start, place.end, numbers.get(place.group, 0)) for place in whole.places]
     for start, end, number in pieces:
         touched = _touched(offsets, start + shift, end + shift)

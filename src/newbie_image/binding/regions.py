@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from newbie_image.prompt import Prompt, grammar
+from newbie_image.prompt import Character, Prompt, grammar
 
 Box = tuple[float, float, float, float]
 LONE_HALF_WIDTH = 0.35
 """Half the width of the region of a character that has no neighbour in its row, in widths of the picture."""
+FINDING_SHARE = 0.2
+"""Part of the steps after which regions are looked for, where no position says them."""
+
+
+def finding_step(steps: int) -> int:
+    """The first step, counted from 0, under regions that were found in the picture; at least 1, which is no
+    step of a run that has a single one.
+    """
+    return max(1, round(FINDING_SHARE * steps))
 
 
 @dataclass(frozen=True)
@@ -32,34 +41,59 @@ def regions_of(prompt: Prompt) -> tuple[tuple[Region, ...], tuple[str, ...]]:
     its row, the outermost to the picture's edge; rows are parted in the same way. A box is taken as it is.
 
     Returns:
-        Regions of all characters, none where one of them has no place; remarks, a line each.
+        Regions of all characters, none where one of them has no place; remarks, a line each, in which
+        characters have the numbers that they have in the prompt.
     """
     boxes: dict[int, Box] = {}
     centers: dict[int, tuple[float, float]] = {}
     remarks: list[str] = []
+    keys = [character.key for character in prompt.characters]
     unplaced: list[int] = []
     for number, character in enumerate(prompt.characters, start=1):
-        told = (character.position or "").strip()
-        box = grammar.position_box(told)
-        word = grammar.POSITION_NAMES.get(told, told.lower().replace(" ", "_").replace("-", "_"))
-        if box is not None:
-            boxes[number] = box
-        elif word in grammar.POSITIONS:
-            centers[number] = grammar.POSITIONS[word]
-        else:
+        places = list(dict.fromkeys(character.get("position")))
+        told = places[0] if places else ""
+        if len(places) > 1:
+            given = " and ".join(repr(place[:40]) for place in places)
+            remarks.append(f"{character.key} has the positions {given}; the first one is used")
+        place = place_of(character)
+        if place is None:
             unplaced.append(number)
             if told:
-                remarks.append(f"character_{number}: position {told[:40]!r} is no place that regions can use")
+                remarks.append(f"{character.key}: position {told[:40]!r} is no place that regions can use")
+        elif len(place) == 4:
+            boxes[number] = place
+        else:
+            centers[number] = place
     if unplaced:
         return (), tuple(remarks)
-    same = [number for number in centers if list(centers.values()).count(centers[number]) > 1]
-    if same:
-        names = ", ".join(f"character_{number}" for number in same)
-        remarks.append(f"{names} have one place; they share a region")
+    for center in dict.fromkeys(centers.values()):
+        same = [keys[number - 1] for number, other in centers.items() if other == center]
+        if len(same) > 1:
+            remarks.append(f"{', '.join(same)} have one place; they share a region")
     boxes.update(_cells(centers))
     for first, second in _overlaps(boxes):
-        remarks.append(f"the regions of character_{first} and character_{second} overlap by more than half")
+        if first not in centers or centers[first] != centers.get(second):
+            names = f"{keys[first - 1]} and {keys[second - 1]}"
+            remarks.append(f"the regions of {names} overlap by more than half; both are used as they are")
     return tuple(Region(number, boxes[number]) for number in sorted(boxes)), tuple(remarks)
+
+
+def place_of(character: Character) -> Box | tuple[float, float] | None:
+    """A character's box, or the middle (x, y) of its place word; None where it has neither."""
+    told = (character.position or "").strip()
+    box = grammar.position_box(told)
+    if box is not None:
+        return box
+    word = grammar.POSITION_NAMES.get(told, told.lower().replace(" ", "_").replace("-", "_"))
+    return grammar.POSITIONS.get(word)
+
+
+def labels(prompt: Prompt) -> tuple[int, ...]:
+    """What each character is called, in their order: its number, where all have numbers of their own, else
+    its place from 1.
+    """
+    numbers = tuple(character.number for character in prompt.characters)
+    return numbers if len(set(numbers)) == len(numbers) else tuple(range(1, len(numbers) + 1))
 
 
 def _cells(centers: dict[int, tuple[float, float]]) -> dict[int, Box]:

@@ -12,7 +12,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from newbie_image.models.attention import KeyPadding
 from newbie_image.models.layers import JointAttention
 
 Kind = Literal["attention", "similarity"]
+MAX_SCORES: Final = 2**24
+"""Scores of attention that are written out at a time: 64 MiB, and as much again for their softmax."""
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Sight:
         blocks: joint blocks to look at, by number; None for the middle third.
         steps: steps to look at, by number from 0; None for all.
         kind: see the module.
-        chunk: image tokens that are looked at in one go, which bounds memory.
+        chunk: image tokens that are looked at in one go, at most; fewer where their scores would be more than
+            MAX_SCORES, which bounds memory.
         pull: also note, at every step, how far guidance pulls.
 
     Attributes:
@@ -180,6 +183,7 @@ def _attention(query: Tensor, key: Tensor, padding: KeyPadding | None, image: in
     """(batch, caption tokens, image tokens): what share of its attention each image token gives each word."""
     batch, _, heads, channels = query.shape
     groups = key.shape[2]
+    chunk = max(1, min(chunk, MAX_SCORES // (batch * heads * key.shape[1])))
     parts = []
     for start in range(0, image, chunk):
         asks = query[:, start : min(start + chunk, image)].float().unflatten(2, (groups, -1))
@@ -204,6 +208,24 @@ def _added(padding: KeyPadding | None, batch: int, queries: slice) -> Tensor | N
     return torch.zeros_like(barred, dtype=torch.float32).masked_fill(barred, -math.inf)
 
 
+def character_maps(maps: Tensor, groups: Sequence[int], characters: int) -> Tensor:
+    """The mean map of each character's tokens.
+
+    Args:
+        maps: (caption tokens, image tokens).
+        groups: of each caption token, see `GroupedText`; padding behind them is left out.
+        characters: how many there are.
+    Returns:
+        (characters, image tokens); nothing but 0 for a character without tokens.
+    """
+    of = torch.tensor(groups)
+    found = maps.new_zeros(characters, maps.shape[1])
+    for number in range(1, characters + 1):
+        if number in groups:
+            found[number - 1] = maps[: len(of)][of == number].mean(0)
+    return found
+
+
 def found_masks(maps: Tensor, groups: Sequence[int], grid: tuple[int, int], characters: int) -> Tensor:
     """Regions from what an early step's picture reads: where a character's words are read more than others'.
 
@@ -214,13 +236,12 @@ def found_masks(maps: Tensor, groups: Sequence[int], grid: tuple[int, int], char
         characters: how many there are.
     Returns:
         (characters, rows, columns) in [0, 1]; an image token's shares sum to 1 at most, and its background's
-        is what is left.
+        is what is left. A character of whom the text says nothing has no region.
     """
-    of = torch.tensor(groups)
-    mass = torch.stack([maps[: len(of)][of == number].mean(0) for number in range(1, characters + 1)])
+    mass = character_maps(maps, groups, characters)
     # Each character's words against its own mean: long blocks and loud ones count alike.
     mass = (mass / mass.mean(1, keepdim=True).clamp_min(1e-12)).view(characters, 1, *grid)
     smooth = torch.nn.functional.avg_pool2d(mass, 3, 1, 1, count_include_pad=False)[:, 0]
     share = smooth.pow(4) / smooth.pow(4).sum(0, keepdim=True).clamp_min(1e-12)
-    strong = (smooth.amax(0) / smooth.amax(0).mean()).clamp(0, 1)
+    strong = (smooth.amax(0) / smooth.amax(0).mean().clamp_min(1e-12)).clamp(0, 1)
     return share * strong

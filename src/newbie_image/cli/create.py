@@ -32,7 +32,7 @@ create_app = typer.Typer(add_completion=False)
 ACTIONS: Final = {
     "lora": "[FILE[:SCALE]|NAME:SCALE|remove NAME|none] list adapters, put on, scale, take off one or all",
     "again": "draw the last prompt again, with the settings as they are now",
-    "weight": "TAG|PATH X [STEP] weigh a tag of the last prompt and draw with its seed, from STEP on",
+    "weight": "TAG|PATH X [STEP] weigh a tag of the last prompt, draw with its seed, from STEP (1, 2, …) on",
     "save": "[FILE.png|FOLDER/] write the last pictures once more, where you want them",
     "settings": "show what is set",
     "help": "show this",
@@ -278,17 +278,17 @@ class Loop:
             raise RequestError("there is no picture yet; give a prompt first")
         changed, step = reweighed(self._prompt, text, tolerant=self.session.request.tolerant)
         seed = self._drawn[0].request.seed
-        if step is None:
+        if step is None or step == 1:
             self._draw(changed, seed)
         else:
-            self._draw(self._prompt, seed, ((step, changed),))
+            self._draw(self._prompt, seed, ((step - 1, changed),))
 
     def _draw(self, prompt: str, seed: int | None = None, changes: tuple[tuple[int, str], ...] = ()) -> None:
         from newbie_image.cli.drawing import (
             Stopped,
             check_prompt,
             draw,
-            size_remarks,
+            late_remarks,
             split_count,
             summary,
             write_drawn,
@@ -304,22 +304,26 @@ class Loop:
         self._prompt = prompt
         loaded = self._load()
         if strict:
-            about_size = size_remarks(loaded.pipeline, request)
-            say_warnings(about_size)
-            if remarks or about_size:
+            late = late_remarks(loaded.pipeline, request)
+            say_warnings(late)
+            if remarks or late:
                 raise RequestError(
                     "nothing was drawn, because warnings count as errors; mend the prompt, "
                     "or say :warnings-as-errors off"
                 )
         seeds = list(range(request.seed, request.seed + request.count))
         paths = options.plan_paths(str(Path(self.session.out)) + "/", seeds)
-        self._drawn = []
+        before, self._drawn = self._drawn, []
         for number, part in enumerate(split_count(request)):
             label = "drawing" if request.count == 1 else f"{number + 1}/{request.count}"
             try:
                 with _stopping() as stop:
                     drawn = draw(loaded.pipeline, part, label=label, warn=number == 0, stopped=stop.is_set)
+            except NewbieError:
+                self._drawn = self._drawn or before
+                raise
             except Stopped:
+                self._drawn = self._drawn or before
                 self._stopped = True
                 say_note("stopped; Ctrl-C again leaves")
                 return
@@ -342,7 +346,7 @@ class Loop:
 
 
 def reweighed(text: str, asked: str, *, tolerant: bool) -> tuple[str, int | None]:
-    """A prompt with one tag weighed otherwise, and the step from which that is to hold.
+    """A prompt with one tag weighed otherwise, and the step, from 1, from which that is to hold.
 
     Args:
         text: the prompt.

@@ -104,6 +104,13 @@ def size_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[
     return tuple(f"line {d.line}, column {d.column}: {d.message} ({d.code})" for d in found)
 
 
+def late_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[str, ...]:
+    """What only the loaded model can say of a prompt before it is drawn, a line each: of the size, of regions
+    and weights, and of how many people there are.
+    """
+    return (*size_remarks(pipeline, request), *pipeline.bind(pipeline.complete(request))[1])
+
+
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """The drawing was stopped between two steps, as asked for."""
 
@@ -133,15 +140,19 @@ def draw(
         Stopped: `stopped` said so.
     """
     warnings: tuple[str, ...] = ()
+    warnings_read = False
     with contextlib.closing(pipeline.stream(request, sights=sights)) as events, _progress(label) as advance:
         for event in events:
             if watch is not None:
                 watch(event)
             match event:
                 case TextEncoded():
-                    warnings = (*size_remarks(pipeline, request), *event.warnings)
+                    about_size = () if warnings_read else size_remarks(pipeline, request)
+                    warnings_read = True
+                    fresh = (*about_size, *event.warnings)
+                    warnings += fresh
                     if warn:
-                        say_warnings(warnings)
+                        say_warnings(fresh)
                 case StepDone():
                     advance(event.index, event.total)
                     if stopped():
@@ -195,7 +206,7 @@ def _no_regions(drawn: Drawn) -> str:
     used = str(drawn.pictures[0].settings["binding"])
     parts = read_binding(used) or MODES["off"]
     if parts.regional:
-        return f"--show-regions: binding {used!r} knew no regions; give each character a <position>"
+        return f"--show-regions: under binding {used!r} no regions acted; give each character a <position>"
     return (
         f"--show-regions: the picture was drawn with binding {used!r}, which uses no regions; give --binding "
         "region, full or sealed"

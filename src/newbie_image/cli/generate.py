@@ -139,7 +139,7 @@ def draw_and_write(
     from newbie_image.cli.drawing import (
         check_prompt,
         draw,
-        size_remarks,
+        late_remarks,
         split_count,
         summary,
         write_drawn,
@@ -155,7 +155,7 @@ def draw_and_write(
     loaded = load_model(choice, loras)
     say_warnings(loaded.warnings)
     say_note(f"{loaded.name} loaded in {loaded.seconds:.1f} s on {loaded.reason}")
-    if warnings_as_errors and (remarks := size_remarks(loaded.pipeline, request)):
+    if warnings_as_errors and (remarks := late_remarks(loaded.pipeline, request)):
         say_warnings(remarks)
         say_note("nothing was drawn, because warnings count as errors")
         raise typer.Exit(1)

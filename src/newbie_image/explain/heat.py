@@ -29,21 +29,6 @@ def tag_maps(maps: Tensor, spans: Sequence[TagSpan]) -> Tensor:
     return torch.stack([maps[span.start : span.end].mean(0) for span in spans])
 
 
-def character_maps(maps: Tensor, groups: Sequence[int], characters: int) -> Tensor:
-    """The mean map of each character's tokens.
-
-    Args:
-        maps: (caption tokens, image tokens).
-        groups: of each caption token, see `GroupedText`; padding behind them is left out.
-        characters: how many there are.
-    Returns:
-        (characters, image tokens).
-    """
-    of = torch.tensor(groups)
-    found = [maps[: len(of)][of == number].mean(0) for number in range(1, characters + 1)]
-    return torch.stack(found) if found else maps.new_zeros(0, maps.shape[1])
-
-
 def excess(maps: Tensor) -> Tensor:
     """What of each map is above its own mean over the picture.
 

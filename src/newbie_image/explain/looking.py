@@ -6,7 +6,8 @@ Memory is bounded by what is chosen: one sum of maps, a map a character and step
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
@@ -16,11 +17,11 @@ from torch import Tensor
 from newbie_image.binding.bias import owners, soft_masks
 from newbie_image.binding.groups import GroupedText, TagSpan
 from newbie_image.binding.regions import Box, regions_of
-from newbie_image.binding.sight import Kind, Sight, block_numbers, found_masks
+from newbie_image.binding.sight import Kind, Sight, block_numbers, character_maps, found_masks
 from newbie_image.decoding import decode_latents, to_images
 from newbie_image.errors import RequestError
 from newbie_image.explain import DEFAULT_BLOCKS, DEFAULT_KIND, DEFAULT_PREVIEWS
-from newbie_image.explain.heat import centre, character_maps, excess, mass_inside, tag_maps
+from newbie_image.explain.heat import centre, excess, mass_inside, tag_maps
 from newbie_image.latents import latent_shape, seeded_noise
 from newbie_image.models.rotary_limits import token_grid
 from newbie_image.prompt import parse
@@ -149,6 +150,7 @@ class Explanation:
         boxes: of the characters, where given.
         areas: of the characters' regions and of what is outside, in shares of the picture; empty without.
         names: of the characters, None where they have none.
+        labels: what the characters are called: their numbers in the prompt.
         characters: their maps, in order.
         spans, tags: the tags and their maps, in the prompt's order.
         trace: a step each.
@@ -163,6 +165,7 @@ class Explanation:
     boxes: tuple[Box, ...]
     areas: tuple[float, ...]
     names: tuple[str | None, ...]
+    labels: tuple[int, ...]
     characters: tuple[Heat, ...]
     spans: tuple[TagSpan, ...]
     tags: tuple[Heat, ...]
@@ -191,8 +194,8 @@ class Looking:
         picture: which of them, from 0.
 
     Raises:
-        RequestError: a prompt without tags, or one that changes on the way; blocks or steps that are not
-            there.
+        RequestError: a prompt without tags; steps under prompts of different words; blocks or steps that are
+            not there.
         PromptError: the prompt cannot be read.
     """
 
@@ -202,15 +205,13 @@ class Looking:
         self._pipeline, self._picture = pipeline, picture
         self._request = request = pipeline.complete(request)
         check_explainable(request)
-        self._words: GroupedText = pipeline.words(request)
-        if not self._words.spans:
-            raise RequestError(_NO_TAGS)
         vae, transformer = pipeline.vae, pipeline.transformer
         self._shape = latent_shape(vae, cast("int", request.width), cast("int", request.height))
         self._grid = token_grid(self._shape[1:], transformer.patch_size, transformer.axes_lens)
         self._blocks = choice.block_numbers(len(transformer.layers))
         count = cast("int", request.steps)
         self._seen = choice.step_numbers(count)
+        self._prompt, self._words = _words_of(pipeline, request, self._seen)
         self._shown = _spread(count, choice.previews)
         seen = frozenset(number - 1 for number in self._seen)
         self.sight = Sight(self._blocks, seen, cast("Kind", choice.kind), pull=True)
@@ -241,7 +242,7 @@ class Looking:
         self._steps.append(_Step(event.index, event.t, size, characters, shown))
 
     def _explain(self, done: PictureDone) -> Explanation:
-        prompt = parse(self._request.prompt, strict=not self._request.tolerant)
+        prompt = parse(self._prompt, strict=not self._request.tolerant)
         maps = self.sight.maps[self._picture]
         source, boxes, masks = self._regions(done, maps)
         of = owners(masks.flatten(1))
@@ -260,6 +261,7 @@ class Looking:
             boxes,
             tuple(float(mask.mean()) for mask in inside),
             tuple(character.name for character in prompt.characters),
+            self._words.labels,
             tuple(self._heat(each, inside, size) for each, size in zip(characters, sizes, strict=True)),
             spans,
             tuple(
@@ -274,7 +276,7 @@ class Looking:
         if done.regions:
             used = done.regions[self._picture]
             return ("given" if used.boxes else "found"), used.boxes, used.masks
-        prompt = parse(self._request.prompt, strict=not self._request.tolerant)
+        prompt = parse(self._prompt, strict=not self._request.tolerant)
         regions, _ = regions_of(prompt)
         if regions:
             boxes = tuple(region.box for region in regions)
@@ -321,21 +323,40 @@ def check_explainable(request: GenerationRequest) -> None:
     """Says, before a model is loaded, that a request cannot be explained.
 
     Raises:
-        RequestError: the prompt has no tags or changes on the way, or the pictures are of several batches.
-        PromptError: the prompt cannot be read.
+        RequestError: a prompt has no tags, or the pictures are of several batches.
+        PromptError: a prompt cannot be read.
     """
-    prompt = parse(request.prompt, strict=not request.tolerant)
-    if not any(tag.weight > 0 for tag in prompt.tags):
-        raise RequestError(_NO_TAGS)
-    if request.changes:
-        raise RequestError(
-            f"the prompt changes at step {request.changes[0][0] + 1} of the picture; only a picture under "
-            "one prompt can be explained: draw it without the change"
-        )
+    for text in (request.prompt, *(prompt for _, prompt in request.changes)):
+        if not any(tag.weight > 0 for tag in parse(text, strict=not request.tolerant).tags):
+            raise RequestError(_NO_TAGS)
     if request.count > request.batch:
         raise RequestError(
             f"{request.count} pictures in batches of {request.batch} cannot be looked at; ask for one batch"
         )
+
+
+def _words_of(
+    pipeline: NewbiePipeline, request: GenerationRequest, seen: Sequence[int]
+) -> tuple[str, GroupedText]:
+    """The last prompt that holds in the steps `seen` (from 1), and its words, which are those of all of them.
+
+    Raises:
+        RequestError: prompts of other words hold in some of the steps, so that their maps cannot be added.
+    """
+    begins = [0, *(at for at, _ in request.changes)]
+    prompts = [request.prompt, *(prompt for _, prompt in request.changes)]
+    held = sorted({max(i for i, begin in enumerate(begins) if begin < step) for step in seen})
+    words = [pipeline.words(replace(request, prompt=prompts[i], changes=())) for i in held]
+    for place, other in zip(held, words, strict=True):
+        if (other.ids, other.groups) != (words[0].ids, words[0].groups):
+            last, first = begins[place], begins[place] + 1
+            raise RequestError(
+                f"the prompt has other words from step {first} on, whose maps cannot be added; look at a "
+                f"part of the steps: --at-steps {seen[0]}-{last} or {first}-{seen[-1]}"
+            )
+    if not words[-1].spans:
+        raise RequestError(_NO_TAGS)
+    return prompts[held[-1]], words[-1]
 
 
 def _spread(steps: int, wanted: int) -> frozenset[int]:

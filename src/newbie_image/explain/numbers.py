@@ -17,6 +17,7 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "prompt": seen.request.prompt,
+        **({"changes": _changes(seen.request.changes)} if seen.request.changes else {}),
         "seed": seen.picture.seed,
         "width": seen.picture.image.width,
         "height": seen.picture.image.height,
@@ -28,20 +29,20 @@ def numbers(explanation: Explanation) -> dict[str, Any]:
         "regions": {
             "source": seen.regions,
             "boxes": [_rounded(box) for box in seen.boxes],
-            "areas": _inside(seen.areas),
+            "areas": _inside(seen.areas, seen.labels),
         },
         "characters": [
-            {"character": place, "name": name, "map": character_file(place), **_heat(heat)}
-            for place, (name, heat) in enumerate(zip(seen.names, seen.characters, strict=True), start=1)
+            {"character": number, "name": name, "map": character_file(number), **_heat(heat, seen.labels)}
+            for number, name, heat in zip(seen.labels, seen.names, seen.characters, strict=True)
         ],
         "tags": [
             {
                 "text": span.text,
                 "path": span.path,
-                "character": span.group if span.group > 0 else None,
+                "character": seen.labels[span.group - 1] if span.group > 0 else None,
                 "weight": span.weight,
                 "map": tag_file(place, span.path, span.text),
-                **_heat(heat),
+                **_heat(heat, seen.labels),
             }
             for place, (span, heat) in enumerate(zip(seen.spans, seen.tags, strict=True), start=1)
         ],
@@ -67,18 +68,24 @@ def tag_file(place: int, path: str, text: str) -> str:
     return f"tag-{place:02d}-{kept}.png"
 
 
-def _heat(heat: Heat) -> dict[str, Any]:
+def _changes(changes: tuple[tuple[int, str], ...]) -> list[dict[str, Any]]:
+    return [{"step": at + 1, "prompt": prompt} for at, prompt in changes]
+
+
+def _heat(heat: Heat, labels: tuple[int, ...]) -> dict[str, Any]:
     return {
         "attention": None if heat.attention is None else _short(heat.attention),
-        "inside": _inside(heat.inside),
+        "inside": _inside(heat.inside, labels),
         "centre": None if heat.centre is None else _rounded(heat.centre),
     }
 
 
-def _inside(shares: tuple[float, ...]) -> dict[str, float]:
-    """By region: character_1, …, outside."""
-    names = [*(f"character_{number}" for number in range(1, len(shares))), "outside"]
-    return {name: round(share, 4) for name, share in zip(names, shares, strict=False)}
+def _inside(shares: tuple[float, ...], labels: tuple[int, ...]) -> dict[str, float]:
+    """By region: character_1, …, outside; nothing where no regions are known."""
+    if not shares:
+        return {}
+    names = [*(f"character_{number}" for number in labels), "outside"]
+    return {name: round(share, 4) for name, share in zip(names, shares, strict=True)}
 
 
 def _step(step: StepTrace) -> dict[str, Any]:

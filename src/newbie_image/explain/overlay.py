@@ -121,10 +121,13 @@ def regions_picture(picture: Image.Image, regions: UsedRegions) -> Image.Image:
     pen = ImageDraw.Draw(drawn)
     width, height = drawn.size
     for number, (left, top, right, bottom) in enumerate(regions.boxes):
-        corners = (left * width, top * height, right * width - 1, bottom * height - 1)
+        x, y = left * width, top * height
+        corners = (x, y, max(x, right * width - 1), max(y, bottom * height - 1))
         pen.rectangle(corners, outline=character_colour(number), width=max(2, width // 256))
-    for number, mask in enumerate(masks):
-        _label(pen, str(number + 1), _above(mask, width // 16), character_colour(number), width // 16)
+    for place, mask in enumerate(masks):
+        number = regions.labels[place] if regions.labels else place + 1
+        if mask.max() > 0:
+            _label(pen, str(number), _above(mask, width // 16), character_colour(place), width // 16)
     return drawn
 
 

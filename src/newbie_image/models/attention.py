@@ -60,6 +60,11 @@ class KeyPadding(NamedTuple):
         return KeyPadding(valid, PackedKeys(valid.flatten().nonzero().flatten(), starts, int(counts.max())))
 
 
+_NO_ADDED_SCORES = (
+    "attention backend 'flash' takes no added scores, which binding needs; use 'sdpa' or 'auto'"
+)
+
+
 def flash_available() -> bool:
     """Whether the flash-attn package can be imported."""
     return importlib.util.find_spec("flash_attn") is not None
@@ -111,10 +116,12 @@ def attend(
     Raises:
         DeviceError: flash asked for where it cannot run.
     """
-    if padding is not None and padding.factors is not None:
-        return _appended(query, key, value, padding.factors)
     if backend == "math":
         return _written_out(query, key, value, padding)
+    if padding is not None and padding.factors is not None:
+        if backend == "flash":
+            raise DeviceError(_NO_ADDED_SCORES)
+        return _appended(query, key, value, padding.factors)
     flash = backend == "flash"
     if backend == "auto" and padding is not None and padding.packed is not None:
         flash = wants_packed_keys(backend, query.device, query.dtype)
@@ -188,9 +195,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding | None
     if padding is None:
         return flash_attn_func(query, key, value).flatten(2)
     if padding.bias is not None:
-        raise DeviceError(
-            "attention backend 'flash' takes no added scores, which binding needs; use 'sdpa' or 'auto'"
-        )
+        raise DeviceError(_NO_ADDED_SCORES)
     if padding.packed is None:
         raise DeviceError(
             "attention backend 'flash' needs padded captions prepared beforehand; "
@@ -215,7 +220,10 @@ def _written_out(query: Tensor, key: Tensor, value: Tensor, padding: KeyPadding 
     groups = key.shape[2]
     grouped = query.float().unflatten(2, (groups, -1))
     scores = torch.einsum("bqgrd,bkgd->bgrqk", grouped, key.float()) / math.sqrt(query.shape[-1])
-    if padding is not None and padding.bias is not None:
+    if padding is not None and padding.factors is not None:
+        asked, given = (each.float() for each in padding.factors)
+        scores = scores + (asked[:, : query.shape[1]] @ given.transpose(1, 2))[:, None, None]
+    elif padding is not None and padding.bias is not None:
         scores = scores + padding.bias[:, :, None, : query.shape[1]]
     elif padding is not None:
         scores = scores.masked_fill(~padding.valid[:, None, None, None, :], float("-inf"))

@@ -33,6 +33,7 @@ def bundle_settings(
     guidance: float,
     shift: float,
     trained_tokens: int = LONGEST_TEXT,
+    trained_characters: int = 3,
     auto_binding: Mode = "off",
 ) -> BundleSettings:
     """`newbie.json` of the embedded model."""
@@ -44,6 +45,7 @@ def bundle_settings(
             system_prompt_tags=TAG_SYSTEM_PROMPT,
             max_tokens=512,
             trained_tokens=trained_tokens,
+            trained_characters=trained_characters,
             max_pooled_tokens=512,
             auto_binding=auto_binding,
         ),

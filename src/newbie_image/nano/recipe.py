@@ -266,6 +266,7 @@ class Workshop:
             guidance=recipe.guidance,
             shift=recipe.shift,
             trained_tokens=max(LONGEST_TEXT, recipe.transformer.text_lengths[-1]),
+            trained_characters=recipe.people,
             auto_binding=recipe.auto_binding,
         )
         return assemble(parts, self.vae(), settings)

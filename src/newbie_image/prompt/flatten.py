@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from newbie_image.prompt import grammar
@@ -32,26 +32,44 @@ class TagPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockPlace:
+    """Where one character's block stands in a text, its marks included: `text[start:end]`.
+
+    Args:
+        key: `character_1`, ….
+        start, end: offsets in the text, in characters.
+    """
+
+    key: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlacedText:
     """A text for an encoder.
 
     Args:
         text: what the encoder reads.
         places: its tags, in order; those of weight 0 are left out of both.
+        blocks: characters' blocks as typed, an outer one before one inside it; none in the flat form.
     """
 
     text: str
     places: tuple[TagPlace, ...]
+    blocks: tuple[BlockPlace, ...] = ()
 
 
 class _Writer:
     """Writes nodes as typed, without comments, entities decoded."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, only: str | None = None) -> None:
         self.source = source
+        self.only = only  # the group that is written; blocks of other characters inside it are left out
         self.out: list[str] = []
         self.length = 0
         self.places: list[TagPlace] = []
+        self.blocks: list[BlockPlace] = []
         self.position = 0
         self.fixed = 0
 
@@ -132,12 +150,18 @@ class _Writer:
         if node.own_weight == 0.0:
             self.position = node.end
             return
+        block: int | None = None
         if (
             node.known
             and node.path == node.key
             and grammar.character_number(node.key.partition("#")[0]) is not None
         ):
+            if self.only not in (None, node.key):
+                self.position = node.end
+                return
             group = node.key
+            block = len(self.blocks)
+            self.blocks.append(BlockPlace(group, self.length, self.length))
         self.gap(node.inner_start)
         self.nodes(node.children, group, node.inner_end)
         self.gap(node.inner_end)
@@ -145,9 +169,11 @@ class _Writer:
             self.put(f"</{node.name}>")
         else:
             self.gap(node.end)
+        if block is not None:
+            self.blocks[block] = replace(self.blocks[block], end=self.length)
 
     def result(self) -> PlacedText:
-        return PlacedText("".join(self.out), tuple(self.places))
+        return PlacedText("".join(self.out), tuple(self.places), tuple(self.blocks))
 
 
 def whole_text(prompt: Prompt) -> PlacedText:
@@ -163,7 +189,7 @@ def whole_text(prompt: Prompt) -> PlacedText:
 def _typed_group(prompt: Prompt, group: Group) -> PlacedText:
     if prompt.kind != "xml":
         return whole_text(prompt)
-    writer = _Writer(prompt.source)
+    writer = _Writer(prompt.source, group.key)
     if group.key == "general":
         _general_nodes(writer, prompt.tree)
     else:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from newbie_image.errors import CheckpointError
+from newbie_image.nano.benchmark.dose_response import SPILLS, spill
 from newbie_image.nano.benchmark.figures import (
     EVALUATORS,
     all_right,
@@ -203,3 +204,26 @@ def test_readings_survive_json_and_missing_readers_are_named(honest: list[Pictur
     assert PictureReading.from_json(honest[0].as_json()) == honest[0]
     with pytest.raises(CheckpointError, match=r"character.safetensors is not there; run `newbie nano train"):
         load_evaluator(tmp_path)
+
+
+def test_a_weight_that_spills_is_seen_where_it_spills():
+    def as_read(scene: Scene, first: dict[str, str], second: dict[str, str]) -> PictureReading:
+        one, two = scene.characters
+        shown = replace(scene, characters=(replace(one, **first), replace(two, **second)))
+        return faultless_reading(scene, shown)
+
+    scenes = [scene for scene in PAIRS if scene.characters[1].eye_color is not None][:40]
+    plain = [as_read(scene, {}, {}) for scene in scenes]
+    others_hair = [as_read(s, {}, {"hair_color": s.characters[0].hair_color}) for s in scenes]
+    found = spill({1.0: plain, 3.0: others_hair}, "hair_color", {"hair_color"})
+    own, others, taken = (found[name] for name in SPILLS)
+    assert own.shares[3.0].value == 1
+    assert own.change.value == 0
+    assert others.change.high < 0
+    assert taken.shares[1.0].value == 0
+    assert taken.shares[3.0].value == 1
+    assert taken.change.low > 0
+    # The weighed attribute itself is no spill, and neither is what stands in its tag.
+    lost = [as_read(s, {"hair_color": s.characters[1].hair_color}, {}) for s in scenes]
+    assert spill({1.0: plain, 3.0: lost}, "hair_color", {"hair_color"})[SPILLS[0]].change.value == 0
+    assert spill({1.0: plain, 3.0: lost}, "eye_color", {"eye_color"})[SPILLS[0]].change.high < 0

@@ -18,14 +18,22 @@ from newbie_image.cli.nano_benchmark import _training as describe_training
 from newbie_image.errors import ConfigError, RequestError
 from newbie_image.nano import dataset
 from newbie_image.nano.benchmark.arms import ARMS, Arm, dose_arms, read_arms, unavailable
+from newbie_image.nano.benchmark.dose_response import SPILLS
 from newbie_image.nano.benchmark.drawing import Sampling, draw, prompt_text, request_of, turned
-from newbie_image.nano.benchmark.guards import describe, diversity, nearest_distances, seam_ratio
+from newbie_image.nano.benchmark.guards import (
+    describe,
+    diversity,
+    nearest_distances,
+    region_borders,
+    seam_ratio,
+)
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt, make_prompt
 from newbie_image.nano.benchmark.reading import Evaluator, load_evaluator
 from newbie_image.nano.benchmark.report import write_report
 from newbie_image.nano.benchmark.results import Results
 from newbie_image.nano.benchmark.run import RENDERS, Drawn, Read, Skipped, draw_missing, read_missing
 from newbie_image.nano.benchmark.run_folder import RunFolder
+from newbie_image.nano.captions import xml_caption
 from newbie_image.nano.world.render import render
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
@@ -199,8 +207,13 @@ def test_a_response_to_weights_is_told_from_its_pictures(
     assert shares[2] == pytest.approx(0.5, abs=0.13)
     assert response.steps[(0.0, 1.0)].low > 0
     assert response.steps[(1.0, 3.0)].value < 0
-    assert "| xml hair_color | 0: 0.0, 1:" in write_report(results).read_text()
+    report = write_report(results).read_text()
+    assert "| xml hair_color | 0: 0.0, 1:" in report
     assert (tmp_path / "dose-response.svg").exists()
+    spilled = next(iter(results.spills().values()))
+    assert set(spilled) == set(SPILLS)
+    assert all(set(each.shares) == {0.0, 1.0, 3.0} for each in spilled.values())
+    assert "What a weight does beside its tag:" in report
 
 
 def test_training_pictures_are_looked_at_where_they_are_given(
@@ -264,6 +277,32 @@ def test_guards_see_seams_and_copies():
         assert steep is not None
         assert steep > smooth + 0.5
     assert seam_ratio(pictures[0], make_prompt("seen", 1, 0).scene) is None
+
+
+def test_seams_are_looked_for_where_the_engines_regions_meet():
+    for people in range(1, 7):
+        scene = make_prompt("seen", people, 0).scene
+        regions, _ = regions_of(parse(xml_caption(scene)))
+        borders = region_borders(scene)
+        edges = {edge for region in regions for edge in region.box} - {0.0, 1.0}
+        assert (people > 1) == bool(borders)
+        assert {border.place for border in borders} <= edges
+        # A border that is drawn is seen, and only along its own stretch.
+        for border in borders:
+            picture = np.full((200, 200, 3), 100, np.uint8)
+            place, low, high = (round(200 * each) for each in (border.place, border.low, border.high))
+            if border.upright:
+                picture[low:high, place:] = 200
+            else:
+                picture[place:, low:high] = 200
+            seen = seam_ratio(picture, scene)
+            assert seen is not None
+            assert seen > 5, (people, border)
+
+
+def test_copies_and_likeness_are_seen():
+    scenes = [make_prompt("seen", 2, i).scene for i in range(4)]
+    pictures = np.stack([render(scene, 128) for scene in scenes])
     descriptions = describe(pictures)
     assert descriptions.shape == (4, 768)
     nearest = nearest_distances(descriptions[:2], descriptions[1:])

@@ -1,16 +1,22 @@
-"""Does a weight do what it says: the share of pictures with an attribute, over weights, on the same
-prompts."""
+"""Does a weight do what it says, and what else: the share of pictures with an attribute, and of what it does
+not weigh, over weights, on the same prompts."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from newbie_image.nano.benchmark.figures import read_value
-from newbie_image.nano.benchmark.intervals import Estimate, newcombe_paired, wilson
-from newbie_image.nano.benchmark.reading import PictureReading
+from newbie_image.nano.benchmark.figures import EVALUATORS, Count, attributes_right, read_value
+from newbie_image.nano.benchmark.intervals import (
+    Estimate,
+    difference_of,
+    newcombe_paired,
+    share_of,
+    wilson,
+)
+from newbie_image.nano.benchmark.reading import PictureReading, is_asked
 
 WEIGHTS: Final = (0.0, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0)
 
@@ -83,3 +89,68 @@ def has_attribute(reading: PictureReading, attribute: str, evaluator: str = "rea
     """Whether the first person of a prompt, whose tag is weighed, has the attribute that it was asked to."""
     first = reading.people[0]
     return first.found and read_value(first, evaluator, attribute) == first.asked[attribute]
+
+
+@dataclass(frozen=True)
+class Spill:
+    """What a weight does beside its own tag.
+
+    Args:
+        shares: weight → share, ascending.
+        change: paired difference of the largest weight to weight 1 (the smallest one where 1 is not there).
+    """
+
+    shares: Mapping[float, Estimate]
+    change: Estimate
+
+
+SPILLS: Final = (
+    "the same person's other attributes right",
+    "other people's attributes right",
+    "other people with the weighed value",
+)
+
+
+def spill_counts(
+    reading: PictureReading, attribute: str, same_tag: Collection[str], evaluator: str = "reader"
+) -> dict[str, Count]:
+    """What is counted for :data:`SPILLS` in one picture, and out of how much.
+
+    Args:
+        reading: of a prompt in which the first person's tag is weighed.
+        attribute: the weighed one.
+        same_tag: attributes that stand in its tag, itself among them; they are not counted as others.
+        evaluator: whose reading.
+    """
+    first, *others = reading.people
+    rest = [name for name in EVALUATORS[evaluator] if name not in same_tag]
+    own = attributes_right(PictureReading(reading.found, (first,)), evaluator, rest)
+    theirs = attributes_right(PictureReading(reading.found, tuple(others)), evaluator)
+    value = first.asked[attribute]
+    could = [p for p in others if p.found and is_asked(p, attribute) and p.asked[attribute] != value]
+    taken = sum(read_value(person, evaluator, attribute) == value for person in could)
+    return dict(zip(SPILLS, (own, theirs, (taken, len(could))), strict=True))
+
+
+def spill(
+    readings: Mapping[float, Sequence[PictureReading]],
+    attribute: str,
+    same_tag: Collection[str],
+    evaluator: str = "reader",
+) -> dict[str, Spill]:
+    """Each of :data:`SPILLS` over the weights, whose readings are of the same prompts in the same order.
+
+    Raises:
+        ValueError: lists of different length.
+    """
+    weights = sorted(readings)
+    base = 1.0 if 1.0 in readings else weights[0]
+    counts = {w: [spill_counts(r, attribute, same_tag, evaluator) for r in readings[w]] for w in weights}
+    by_name = {name: {w: [each[name] for each in counts[w]] for w in weights} for name in SPILLS}
+    return {
+        name: Spill(
+            {weight: share_of(by_weight[weight]) for weight in weights},
+            difference_of(by_weight[weights[-1]], by_weight[base]),
+        )
+        for name, by_weight in by_name.items()
+    }

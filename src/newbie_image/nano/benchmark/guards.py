@@ -4,30 +4,50 @@ pictures that are all alike."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from newbie_image.binding.regions import regions_of
+from newbie_image.nano.captions import xml_caption
 from newbie_image.nano.dataset import Store
-from newbie_image.nano.world.drawing import CANVAS
-from newbie_image.nano.world.layout import asked_places
 from newbie_image.nano.world.scene import Scene
+from newbie_image.prompt import parse
 
 DESCRIPTION_SIDE: Final = 16
 
 
-def seam_lines(scene: Scene) -> tuple[list[float], list[float]]:
-    """Where regions of neighbours meet, in fractions of the picture: upright lines (x) and level ones (y)."""
-    wanted = asked_places(scene)
-    columns = sorted({round(place.x) for place in wanted})
-    rows = sorted({round(place.y) for place in wanted})
-    upright = [(a + b) / 2 / CANVAS for a, b in itertools.pairwise(columns)]
-    # A lower row's people begin about where the upper row's ground is.
-    level = [a / CANVAS for a, b in itertools.pairwise(rows) if b - a > 30]
-    return upright, level
+@dataclass(frozen=True)
+class Border:
+    """A line along which two people's regions meet, in fractions of the picture.
+
+    Args:
+        upright: at an x, from y `low` to y `high`; else at a y, from x to x.
+        place: where it is.
+        low, high: from where to where it goes.
+    """
+
+    upright: bool
+    place: float
+    low: float
+    high: float
+
+
+def region_borders(scene: Scene) -> list[Border]:
+    """Where the regions meet that the engine gives the people of a scene."""
+    regions, _ = regions_of(parse(xml_caption(scene)))
+    found: list[Border] = []
+    for one, two in itertools.permutations([region.box for region in regions], 2):
+        for upright, (across, along) in ((True, (0, 1)), (False, (1, 0))):
+            low, high = max(one[along], two[along]), min(one[along + 2], two[along + 2])
+            if math.isclose(one[across + 2], two[across]) and low < high:
+                found.append(Border(upright, two[across], low, high))
+    return found
 
 
 def seam_ratio(picture: np.ndarray, scene: Scene) -> float | None:
@@ -37,16 +57,17 @@ def seam_ratio(picture: np.ndarray, scene: Scene) -> float | None:
     Args:
         picture: (height, width, 3) uint8.
     """
-    upright, level = seam_lines(scene)
-    if not upright and not level:
+    borders = region_borders(scene)
+    if not borders:
         return None
     light = picture.astype(np.float64).mean(-1)
     across, down = np.abs(np.diff(light, axis=1)), np.abs(np.diff(light, axis=0))
     at: list[float] = []
-    for steps, lines in ((across.T, upright), (down, level)):
-        for line in lines:
-            middle = round(line * (len(steps) + 1)) - 1
-            at.append(float(steps[max(0, middle - 1) : middle + 2].mean()))
+    for border in borders:
+        steps = across.T if border.upright else down
+        middle = round(border.place * (len(steps) + 1)) - 1
+        low, high = (round(end * steps.shape[1]) for end in (border.low, border.high))
+        at.append(float(steps[max(0, middle - 1) : middle + 2, low : max(high, low + 1)].mean()))
     everywhere = (across.mean() + down.mean()) / 2
     return float(np.mean(at) / max(everywhere, 1e-6))
 

@@ -194,7 +194,19 @@ def _responses(results: Results) -> list[str]:
         for name, response in responses.items()
     ]
     head = ["arm and attribute", "share by weight", "largest − smallest", "never falls", "clear rise"]
-    return ["## Dose–response of weights", "", *markdown(head, rows), f"![dose–response]({plot.name})", ""]
+    lines = ["## Dose–response of weights", "", *markdown(head, rows), f"![dose–response]({plot.name})", ""]
+    spills = [
+        [
+            name,
+            what,
+            ", ".join(f"{weight:g}: {100 * share.value:.1f}" for weight, share in found.shares.items()),
+            percent(found.change, signed=True),
+        ]
+        for name, by_what in results.spills().items()
+        for what, found in by_what.items()
+    ]
+    head = ["arm and attribute", "beside the tag", "share by weight", "largest − 1"]
+    return [*lines, "What a weight does beside its tag:", "", *markdown(head, spills)]
 
 
 def guard_table(results: Results, training: np.ndarray | None) -> list[str]:

@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from newbie_image.nano.benchmark.correction import ReaderError, reader_errors
-from newbie_image.nano.benchmark.dose_response import DoseResponse, dose_response, has_attribute
+from newbie_image.nano.benchmark.dose_response import (
+    DoseResponse,
+    Spill,
+    dose_response,
+    has_attribute,
+    spill,
+)
+from newbie_image.nano.benchmark.drawing import TAG_OF
 from newbie_image.nano.benchmark.figures import EVALUATORS
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt
-from newbie_image.nano.benchmark.reading import PictureReading, is_asked
+from newbie_image.nano.benchmark.reading import READ_ATTRIBUTES, PictureReading, is_asked
 from newbie_image.nano.benchmark.run import RENDERS, ROUND_TRIP
 from newbie_image.nano.benchmark.run_folder import PictureLine, ReadingLine, RunFolder
 
@@ -94,15 +101,36 @@ class Results:
         return {}
 
     def responses(self, evaluator: str = "reader") -> dict[str, DoseResponse]:
-        """Attribute → dose–response over the arms that weigh it, on the prompts that all of them have and
-        that ask the first person for it."""
-        found: dict[str, DoseResponse] = {}
+        """Arm and attribute → dose–response over the arms that weigh it, on the prompts that all of them have
+        and that ask the first person for it."""
+        return {
+            f"{family} {attribute}": dose_response(
+                {
+                    weight: [has_attribute(reading, attribute, evaluator) for reading in answers]
+                    for weight, answers in readings.items()
+                }
+            )
+            for (family, attribute), readings in self._weighed(evaluator).items()
+        }
+
+    def spills(self, evaluator: str = "reader") -> dict[str, dict[str, Spill]]:
+        """Arm and attribute → what the weights do beside the tag, on the prompts of :meth:`responses`."""
+        found: dict[str, dict[str, Spill]] = {}
+        for (family, attribute), readings in self._weighed(evaluator).items():
+            tag = TAG_OF.get(attribute, attribute)
+            same_tag = {name for name in READ_ATTRIBUTES if TAG_OF.get(name, name) == tag}
+            found[f"{family} {attribute}"] = spill(readings, attribute, same_tag, evaluator)
+        return found
+
+    def _weighed(self, evaluator: str) -> dict[tuple[str, str], dict[float, list[PictureReading]]]:
+        """(arm, attribute) → weight → readings of the same prompts in the same order."""
         weighed: dict[tuple[str, str], dict[float, str]] = {}
         for name in self.arms:
             record = self.folder.state["arms"][name]
             for attribute, weight in record["weighed"].items():
                 family = name.rsplit("_" + attribute, 1)[0]
                 weighed.setdefault((family, attribute), {})[weight] = name
+        found: dict[tuple[str, str], dict[float, list[PictureReading]]] = {}
         for (family, attribute), arms in weighed.items():
             readings = {weight: self.readings(name) for weight, name in arms.items()}
             keys = [
@@ -112,9 +140,7 @@ class Results:
                 and is_asked(next(iter(readings.values()))[key].people[0], attribute)
             ]
             if len(readings) > 1 and keys and attribute in EVALUATORS[evaluator]:
-                answers = {
-                    weight: [has_attribute(other[key], attribute, evaluator) for key in keys]
-                    for weight, other in readings.items()
+                found[family, attribute] = {
+                    weight: [other[key] for key in keys] for weight, other in readings.items()
                 }
-                found[f"{family} {attribute}"] = dose_response(answers)
         return found
