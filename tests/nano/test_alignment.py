@@ -79,7 +79,8 @@ def test_its_gradient_reaches_the_text_encoder_and_it_can_be_learnt():
     optimizer = torch.optim.Adam([*parts.parameters(), *head.parameters()], 1e-2)
     losses, reached = [], []
     for _ in range(40):
-        parts(torch.zeros(2, 16, 4, 4), torch.zeros(2), ids, mask, torch.zeros_like(ids), ids, mask)
+        text = (ids, mask, torch.zeros_like(ids), ids, mask, torch.zeros(2, 6, 4))
+        parts(torch.zeros(2, 16, 4, 4), torch.zeros(2), *text)
         loss, hits = head(labels, torch.ones(2))
         loss.backward()
         losses.append(loss.item())

@@ -69,14 +69,17 @@ def test_a_part_of_a_picture_has_the_people_whose_heads_are_in_it():
 def test_the_trained_detector_finds_everybody_also_where_the_plan_has_no_place():
     detector = load_detector(READERS / "detector.safetensors")
     scenes = [sample_scene(1_450_000_000 + i, 1 + i % 6) for i in range(24)]
-    pictures = torch.from_numpy(np.stack([render(s, SIDE) for s in scenes])).permute(0, 3, 1, 2) / 127.5 - 1
+    pictures = torch.from_numpy(np.stack([render(s, 256) for s in scenes])).permute(0, 3, 1, 2) / 127.5 - 1
     found = detector.find(pictures)
     assert sum(len(f) == len(s.characters) for f, s in zip(found, scenes, strict=True)) >= 23
+    errors: list[float] = []
     for detections, scene in zip(found, scenes, strict=True):
         for figure in figures_of(scene):
             near = min(detections, key=lambda d: math.hypot(d.place.x - figure.x, d.head - figure.head))
-            assert math.hypot(near.place.x - figure.x, near.head - figure.head) < 5
+            errors.append(math.hypot(near.place.x - figure.x, near.head - figure.head))
             assert abs(near.place.y - figure.ground) < 25  # where a jump ends is hard to see
+    assert max(errors) < 8
+    assert np.mean(errors) < 2
     moved = crop(pictures[1:2], torch.tensor([[0.12, 0.1, 0.92, 0.9]]), (SIDE, SIDE))
     shifted = sorted(detector.find(moved)[0], key=lambda d: d.place.x)
     for detection, place in zip(shifted, sorted(places(scenes[1]), key=lambda p: p.x), strict=True):
