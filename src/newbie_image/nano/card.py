@@ -102,7 +102,7 @@ def write_card(bundle: Path) -> Path:
     history = json.loads((bundle / "recipe.json").read_text())
     evaluation = json.loads((bundle / "evaluation.json").read_text())
     recipe, run = history["recipe"], history["transformer"]
-    vae = [*history.get("autoencoder_before", []), history["autoencoder"]]
+    vae = [each for each in (*history.get("autoencoder_before", []), history["autoencoder"]) if each]
     transformer = recipe["transformer"]
     runs = [*history.get("transformer_before", []), run]
     curve = history.get("curve", [])
