@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from newbie_image.binding import sight
+from newbie_image.binding.binding import decide
 from newbie_image.binding.sight import Sight
+from newbie_image.binding_modes import MODES
 from newbie_image.errors import PromptError, RequestError
 from newbie_image.pipeline import NewbiePipeline
+from newbie_image.prompt import parse
 from newbie_image.provenance import from_json, record_picture, to_json
 from newbie_image.request import GenerationRequest, PictureDone, StepDone, TextEncoded
 from tests import tiny
@@ -275,3 +278,16 @@ def test_changes_are_checked() -> None:
             GenerationRequest("1girl", changes=wrong)  # pyright: ignore[reportArgumentType]
     with pytest.raises(RequestError, match="binding 5 is not allowed"):
         GenerationRequest("1girl", binding=5)  # pyright: ignore[reportArgumentType]
+
+
+def test_auto_is_the_bundles_mode_and_its_regions_need_positions() -> None:
+    one, two = "<character_1><n>a</n></character_1>", "<character_2><n>b</n>{}</character_2>"
+    placed = one.replace("</n>", "</n><position>left</position>") + two.format("<position>right</position>")
+    for text, wanted in (
+        (placed, MODES["region"]),
+        (placed.replace("<position>left</position>", ""), MODES["text"]),
+        (one, MODES["off"]),
+    ):
+        parts, remarks = decide("auto", parse(text + "<general_tags>day</general_tags>"), "region")
+        assert parts == replace(wanted, weights=False)
+        assert remarks == ()

@@ -142,6 +142,8 @@ def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tu
     ]
     if parts is None:
         chosen = MODES[default] if people > 1 else MODES["off"]
+        if any(place_of(character) is None for character in prompt.characters):
+            chosen = chosen.without_regions()
         return replace(chosen, weights=weighed), tuple(remarks)
     if weighed and not parts.weights:
         remarks.append(
