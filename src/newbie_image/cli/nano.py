@@ -107,6 +107,7 @@ def evaluate(
         int, typer.Option(help="Held-out prompts, half with one and half with two people.")
     ] = 300,
     form: Annotated[str, typer.Option(help="xml, tags or sentence.")] = "xml",
+    binding: Annotated[str, typer.Option(help="How characters are kept apart, as in `generate`.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Steps; the bundle's default if left out.")] = None,
     guidance: Annotated[float | None, typer.Option("--cfg", help="Guidance scale.")] = None,
     shift: Annotated[float | None, typer.Option(help="Time shift.")] = None,
@@ -124,6 +125,7 @@ def evaluate(
         raise RequestError(f"unknown form {form!r}; choose xml, tags or sentence")
     import json
 
+    from newbie_image.binding_modes import read_binding
     from newbie_image.devices import choose_device
     from newbie_image.nano.evaluate import CAPTIONS, generate, held_out_scenes, write_score
     from newbie_image.nano.evaluate import evaluate as score_bundle
@@ -131,10 +133,11 @@ def evaluate(
     from newbie_image.nano.world.sheet import tile
     from newbie_image.pipeline import NewbiePipeline
 
+    read_binding(binding)
     choice = choose_device()
     pipeline = NewbiePipeline.from_pretrained(bundle).to(choice.device, choice.dtype)
     character, whole = load_readers(readers)
-    settings = {"steps": steps, "guidance": guidance, "shift": shift, "sampler": sampler}
+    settings = {"binding": binding, "steps": steps, "guidance": guidance, "shift": shift, "sampler": sampler}
     score = score_bundle(
         pipeline, character, whole, count=count, form=form, references=references,
         progress=lambda done: typer.echo(f"{done} of {count}", err=True), **settings,
