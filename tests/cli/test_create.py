@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from newbie_image.cli.create import Loop, help_lines
-from newbie_image.cli.entry import PipedEntry, is_command, is_complete
+from newbie_image.cli.entry import PipedEntry, is_command, is_complete, open_history
 from newbie_image.cli.options import ModelChoice
 from newbie_image.cli.session import MODEL_SETTINGS, PICTURE_SETTINGS, Session
 from newbie_image.errors import PromptError, RequestError
@@ -38,6 +38,20 @@ def test_a_pipe_is_split_as_a_person_would_type() -> None:
     with pytest.raises(PromptError, match="not UTF-8"):
         piped.read()
     assert piped.read() == "1girl"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_costs_an_entry_of_the_history_and_not_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.get_app_dir", lambda name: str(tmp_path))
+    (tmp_path / "history").symlink_to("/dev/full")
+    history = open_history()
+    history.append_string("1girl, smile")
+    assert history.get_strings() == ["1girl, smile"]
+    (tmp_path / "history").unlink()
+    open_history().append_string("1boy")
+    assert list(open_history().load_history_strings()) == ["1boy"]
 
 
 def test_where_an_input_ends() -> None:

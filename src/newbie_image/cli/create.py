@@ -413,6 +413,6 @@ def _stopping() -> Iterator[threading.Event]:
 
 def main() -> None:
     """What create.py runs."""
-    from newbie_image.cli.app import app
+    from newbie_image.cli.main import main as newbie
 
-    app(["create", *sys.argv[1:]], prog_name="newbie")
+    newbie(["create", *sys.argv[1:]])
