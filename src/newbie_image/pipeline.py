@@ -394,7 +394,7 @@ class NewbiePipeline(ConditionedPipeline):
         unknown = [name for name in callback_on_step_end_tensor_inputs if name != "latents"]
         if unknown:
             raise RequestError(f"callback tensor input {unknown[0]!r} is not known; only 'latents' is")
-        prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
+        prompts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
         count = num_images_per_prompt
         if latents is not None:
             check_noise_count(latents, len(prompts) * count)
