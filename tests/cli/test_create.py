@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -183,6 +185,27 @@ def test_ctrl_c_stops_the_picture_and_the_loop_goes_on(loop: type, monkeypatch: 
     assert steps == [1, 2, 1, 2, 3, 4, 5, 6]
     assert [read_picture(path)[1].request.prompt for path in prepared.pictures] == ["1boy"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_before_the_next_prompt_leaves_too(
+    loop: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from newbie_image.cli import create, drawing
+
+    @contextmanager
+    def pressed(label: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: os.kill(os.getpid(), signal.SIGINT) if done == 2 else None
+
+    def said(text: str) -> None:
+        if text.startswith("stopped"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(drawing, "_progress", pressed)
+    monkeypatch.setattr(create, "say_note", said)
+    prepared = loop(":steps 6", "1girl", ":steps 1", "1boy")
+    prepared.loop._at_terminal = True
+    assert prepared.run() is True
+    assert prepared.pictures == []
 
 
 def test_ctrl_c_at_the_prompt_leaves_the_second_time(loop: type) -> None:

@@ -189,7 +189,7 @@ class Loop:
             except KeyboardInterrupt:
                 if not self._at_terminal:
                     raise
-                if asked_to_leave:
+                if asked_to_leave or self._stopped:  # the second may come before the next prompt is there
                     break
                 asked_to_leave = True
                 say_note("Ctrl-C again leaves")
