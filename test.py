@@ -12,6 +12,7 @@ import torch
 
 from newbie_image import GenerationRequest, NewbieError, NewbiePipeline
 from newbie_image.cli.drawing import check_prompt, draw, summary
+from newbie_image.cli.messages import say_error
 from newbie_image.provenance import save_picture
 
 PROMPT = """<character_1>
@@ -63,8 +64,10 @@ def main() -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         refused = f"test.py takes no arguments ({sys.argv[1]})"
-        sys.exit(f"error: {refused}; edit the names in capitals, or run newbie generate")
+        print(f"error: {refused}; edit the names in capitals, or run newbie generate", file=sys.stderr)
+        sys.exit(2)
     try:
         main()
     except NewbieError as error:
-        sys.exit(f"error: {error}")
+        say_error(error)
+        sys.exit(2)

@@ -39,11 +39,12 @@ def test_tiles_on_request_only() -> None:
     latents = torch.randn(1, 16, 10, 8)
     whole = decode_latents(latents, autoencoder, OPEN)
     tiled = decode_latents(latents, autoencoder, OPEN, tiled=True)
-    assert autoencoder.use_tiling
+    assert not autoencoder.use_tiling
     assert tiled.shape == whole.shape
     assert not torch.equal(tiled, whole)
+    autoencoder.enable_tiling()
     assert torch.equal(decode_latents(latents, autoencoder, OPEN), whole)
-    assert not autoencoder.use_tiling
+    assert autoencoder.use_tiling  # as its owner had set it
 
 
 @torch.no_grad()

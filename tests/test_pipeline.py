@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import shutil
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from newbie_image.errors import (
     DeviceError,
     NumericsError,
     OutOfMemoryError,
+    OutputError,
     PromptError,
     RequestError,
 )
@@ -289,6 +291,29 @@ def test_saving_and_loading_gives_the_same_picture(pipe: NewbiePipeline, tmp_pat
     assert pixels(done(again, request)) == pixels(done(pipe, request))
 
 
+def test_a_bundle_that_cannot_be_written_is_one_line_and_leaves_nothing(
+    pipe: NewbiePipeline, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot be written: .*choose another"):
+        pipe.save_pretrained(tmp_path / "file" / "saved")
+    if not sys.platform.startswith("linux"):
+        return
+    import resource
+    import signal
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"saved cannot be written: .*free space"):
+            pipe.save_pretrained(tmp_path / "saved")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_another_vae_may_be_named(pipe: NewbiePipeline, tiny_bundle: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     tiny.vae().save_pretrained(str(tmp_path / "other"))
@@ -324,6 +349,26 @@ def test_the_call_of_diffusers(pipe: NewbiePipeline) -> None:
     assert latents.shape == (1, 16, 2, 4)
     with pytest.raises(RequestError, match="output_type"):
         pipe(TAGS_PROMPT, output_type="jpeg")
+    unsaid = pipe(TAGS_PROMPT, negative_prompt=None, height=16, width=32, output_type="np").images
+    assert np.array_equal(unsaid[0], images[0])
+    for wrong in ({"prompt": None}, {"prompt": 3}, {"prompt": "a", "negative_prompt": ["b", "c"]}):
+        with pytest.raises(RequestError, match=r"prompt .* is not allowed; give one text"):
+            pipe(**wrong)
+
+
+def test_tiles_are_asked_for_in_the_call_or_as_diffusers_users_do(tiny_bundle: Path) -> None:
+    pipe = NewbiePipeline.from_pretrained(tiny_bundle)
+    size = {"height": 96, "width": 96, "num_inference_steps": 1, "output_type": "np"}
+    whole = pipe(TAGS_PROMPT, **size).images
+    tiled = pipe(TAGS_PROMPT, tiled=True, **size).images
+    assert not np.array_equal(whole, tiled)
+    assert np.array_equal(pipe(TAGS_PROMPT, **size).images, whole)
+    pipe.vae.enable_tiling()
+    assert np.array_equal(pipe(TAGS_PROMPT, **size).images, tiled)
+    request = GenerationRequest(TAGS_PROMPT, height=96, width=96, steps=1)
+    assert done(pipe, request).images[0].settings["tiled"] is True  # so that it can be made again
+    pipe.vae.disable_tiling()
+    assert np.array_equal(pipe(TAGS_PROMPT, **size).images, whole)
 
 
 def test_generators_and_latents_in_the_call(pipe: NewbiePipeline) -> None:
@@ -333,6 +378,9 @@ def test_generators_and_latents_in_the_call(pipe: NewbiePipeline) -> None:
     given = pipe(TAGS_PROMPT, latents=seeded_noise(8, 1, (16, 2, 4)), **size).images
     assert torch.equal(seeded, drawn)
     assert torch.equal(seeded, given)
+    for count in (1, 3):
+        with pytest.raises(RequestError, match=f"latents for {count} pictures were given, but 2"):
+            pipe([TAGS_PROMPT, XML_PROMPT], latents=torch.zeros(count, 16, 2, 4), **size)
 
 
 def test_the_callback_sees_and_changes_the_latents(pipe: NewbiePipeline) -> None:

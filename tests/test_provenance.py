@@ -134,6 +134,15 @@ def test_readers_of_a1111_parameters_find_the_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("binding", "shown"), [("auto", ", Binding: auto,"), ("full,layers=all", ', Binding: "full,layers=all",')]
+)
+def test_a_binding_is_quoted_once_and_where_it_must_be(binding: str, shown: str) -> None:
+    made = record(picture())
+    made = replace(made, request=replace(made.request, binding=binding))
+    assert shown in provenance.parameters_text(made)
+
+
+@pytest.mark.parametrize(
     ("texts", "said"),
     [
         ({}, "holds no record"),

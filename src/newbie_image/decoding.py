@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,20 +33,21 @@ def decode_latents(latents: Tensor, vae: Any, settings: VaeSettings, *, tiled: b
         NumericsError: the decoder gave NaN or infinity.
         CheckpointError: tiles were asked for, and the autoencoder cannot.
     """
-    _set_tiling(vae, tiled)
-    bring_to_device(vae)
-    device = compute_device(vae) or latents.device
+    with _tiling(vae, tiled):
+        bring_to_device(vae)
+        device = compute_device(vae) or latents.device
+        return torch.cat([_decoded(each.to(device), vae, settings) for each in latents.split(1)])
+
+
+def _decoded(latents: Tensor, vae: Any, settings: VaeSettings) -> Tensor:
+    """(1, channels, height/8, width/8) on the autoencoder's device → (1, 3, height, width) on the CPU."""
     dtype = next(vae.parameters()).dtype
-    pictures: list[Tensor] = []
-    for index in range(latents.shape[0]):
-        ready = denormalise(latents[index : index + 1].to(device), vae, settings)
-        pixels = vae.decode(ready.to(dtype), return_dict=False)[0].float()
-        if not bool(torch.isfinite(pixels).all()):
-            raise NumericsError(
-                f"the autoencoder gave NaN or infinity in {dtype_name(dtype)}; use bf16 or fp32 (--dtype)"
-            )
-        pictures.append((pixels * 0.5 + 0.5).clamp_(0.0, 1.0).cpu())
-    return torch.cat(pictures)
+    pixels = vae.decode(denormalise(latents, vae, settings).to(dtype), return_dict=False)[0].float()
+    if not bool(torch.isfinite(pixels).all()):
+        raise NumericsError(
+            f"the autoencoder gave NaN or infinity in {dtype_name(dtype)}; use bf16 or fp32 (--dtype)"
+        )
+    return (pixels * 0.5 + 0.5).clamp_(0.0, 1.0).cpu()
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
@@ -53,12 +56,28 @@ def to_images(pixels: Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in bytes_]
 
 
+def asks_for_tiles(vae: Any) -> bool:
+    """Whether its owner said `enable_tiling()` to an autoencoder, which is diffusers' way of asking."""
+    return bool(getattr(vae, "use_tiling", False))
+
+
+@contextmanager
+def _tiling(vae: Any, tiled: bool) -> Iterator[None]:
+    """While it lasts, the autoencoder decodes in tiles or whole; afterwards as its owner had set it."""
+    before = asks_for_tiles(vae)
+    if tiled and not hasattr(vae, "use_tiling"):
+        raise CheckpointError(f"{type(vae).__name__} cannot decode in tiles; leave tiled decoding out")
+    if tiled != before:
+        _set_tiling(vae, tiled)
+    try:
+        yield
+    finally:
+        if tiled != before:
+            _set_tiling(vae, before)
+
+
 def _set_tiling(vae: Any, tiled: bool) -> None:
-    if not hasattr(vae, "use_tiling"):
-        if tiled:
-            raise CheckpointError(f"{type(vae).__name__} cannot decode in tiles; leave tiled decoding out")
-        return
-    if tiled and not vae.use_tiling:
+    if tiled:
         vae.enable_tiling()
-    elif not tiled and vae.use_tiling:
+    else:
         vae.disable_tiling()

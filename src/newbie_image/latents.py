@@ -104,6 +104,15 @@ def check_noise(noise: Tensor, wanted: tuple[int, ...]) -> None:
         )
 
 
+def check_noise_count(noise: Tensor, pictures: int) -> None:
+    """Refuse latents for another number of pictures than all prompts together have (RequestError)."""
+    if len(noise) != pictures:
+        raise RequestError(
+            f"latents for {len(noise)} pictures were given, but {pictures} are asked for; "
+            "give (prompts · num_images_per_prompt, channels, height/8, width/8)"
+        )
+
+
 def _statistics(vae: Any, settings: VaeSettings, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
     mean = settings.latents_mean or getattr(vae.config, "latents_mean", None)
     std = settings.latents_std or getattr(vae.config, "latents_std", None)

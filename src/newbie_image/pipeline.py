@@ -21,13 +21,14 @@ from torch import Tensor
 from newbie_image.binding.sight import Sight
 from newbie_image.bundle import BundleSettings, content_hash, write_settings
 from newbie_image.checkpoints.components import check_fit
+from newbie_image.checkpoints.files import writing_folder
 from newbie_image.checkpoints.opening import open_model
 from newbie_image.conditioned_pipeline import ConditionedPipeline, check_changes
 from newbie_image.decode_stages import DecodeStage, find_stage, run_stage, stage_name
-from newbie_image.decoding import decode_latents, to_images
+from newbie_image.decoding import asks_for_tiles, decode_latents, to_images
 from newbie_image.devices import bring_to_device, dtype_name
 from newbie_image.errors import OutOfMemoryError, RequestError
-from newbie_image.latents import check_noise, drawn_noise, latent_shape, seeded_noise
+from newbie_image.latents import check_noise, check_noise_count, drawn_noise, latent_shape, seeded_noise
 from newbie_image.memory.trims import TRIMS, trims_text
 from newbie_image.memory_use import is_out_of_memory, memory_advice, peak_memory, reset_peak_memory
 from newbie_image.models.attention import check_backend
@@ -160,12 +161,14 @@ class NewbiePipeline(ConditionedPipeline):
         Raises:
             RequestError: quantised weights, or adapters that run beside the weights; fused ones are written,
                 and named in the bundle's name.
+            OutputError: the folder cannot be written, or the disk is full.
         """
         self.check_savable()
-        super().save_pretrained(str(save_directory), max_shard_size=max_shard_size)
         name = "+".join([self.settings.name, *self.get_active_adapters()])
         settings = self.settings.model_copy(update={"vae": self.vae_settings, "name": name})
-        write_settings(Path(save_directory), settings)
+        with writing_folder(Path(save_directory)):
+            super().save_pretrained(str(save_directory), max_shard_size=max_shard_size)
+            write_settings(Path(save_directory), settings)
 
     @property
     def attention(self) -> str:
@@ -218,6 +221,7 @@ class NewbiePipeline(ConditionedPipeline):
             OutOfMemoryError: says what to change.
         """
         request = self.complete(request)
+        request = replace(request, tiled=request.tiled or asks_for_tiles(self.vae))
         if request.seed + request.count - 1 > MAX_SEED:
             raise RequestError(
                 f"seed {request.seed} and {request.count} pictures go beyond {MAX_SEED}; lower the seed"
@@ -344,7 +348,7 @@ class NewbiePipeline(ConditionedPipeline):
     def __call__(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: str = "",
+        negative_prompt: str | None = None,
         *,
         height: int | None = None,
         width: int | None = None,
@@ -356,6 +360,7 @@ class NewbiePipeline(ConditionedPipeline):
         shift: float | None = None,
         preset: str | None = None,
         long_prompt: str = "cut",
+        tiled: bool = False,
         num_images_per_prompt: int = 1,
         seed: int = 0,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -371,9 +376,9 @@ class NewbiePipeline(ConditionedPipeline):
 
         Args:
             prompt: one prompt or several; pictures come prompt by prompt.
-            negative_prompt: one for all.
+            negative_prompt: one for all; None for an empty one.
             height, width, guidance_scale, cfg_truncation, cfg_renorm, sampler, shift, preset, long_prompt,
-                seed: as in :class:`GenerationRequest`.
+                tiled, seed: as in :class:`GenerationRequest`; `vae.enable_tiling()` asks for tiles too.
             num_inference_steps: intervals of the time grid.
             num_images_per_prompt: computed side by side; picture i has seed + i.
             generator: draws the noise instead of the seed; one for all, or one a picture.
@@ -389,13 +394,15 @@ class NewbiePipeline(ConditionedPipeline):
         unknown = [name for name in callback_on_step_end_tensor_inputs if name != "latents"]
         if unknown:
             raise RequestError(f"callback tensor input {unknown[0]!r} is not known; only 'latents' is")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        prompts: list[Any] = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
         count = num_images_per_prompt
+        if latents is not None:
+            check_noise_count(latents, len(prompts) * count)
         results: list[Any] = []
         for number, text in enumerate(prompts):
             request = GenerationRequest(
                 text,
-                negative_prompt,
+                "" if negative_prompt is None else negative_prompt,
                 width=width,
                 height=height,
                 steps=num_inference_steps,
@@ -408,6 +415,7 @@ class NewbiePipeline(ConditionedPipeline):
                 count=count,
                 preset=preset,
                 long_prompt=long_prompt,
+                tiled=tiled,
                 batch=min(count, 64),
             )
             noise = None if latents is None else latents[number * count : (number + 1) * count]

@@ -307,7 +307,7 @@ def parameters_text(record: PictureRecord) -> str:
         "CFG truncation": request.cfg_truncation,
         "CFG renorm": request.cfg_renorm,
         "Preset": request.preset,
-        "Binding": None if request.binding == "off" else f'"{request.binding}"',
+        "Binding": None if request.binding == "off" else request.binding,
         "Text form": None if request.text_form == "typed" else request.text_form,
         "Long prompt": None if request.long_prompt == "cut" else request.long_prompt,
         "Lora hashes": ", ".join(use.short_hash for use in record.adapters) or None,

@@ -83,6 +83,8 @@ class GenerationRequest:
     long_prompt: str = "cut"
 
     def __post_init__(self) -> None:
+        _check_text("prompt", self.prompt)
+        _check_text("negative_prompt", self.negative_prompt)
         _check_seed(self.seed)
         for name in ("width", "height"):
             value = getattr(self, name)
@@ -127,6 +129,11 @@ def _check_changes(changes: Any) -> None:
             f"changes {changes!r} are not allowed; give (step, prompt) pairs, steps from 1 and rising: "
             "((5, '1girl'),)"
         )
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise RequestError(f"{name} {value!r} is not allowed; give one text, which may be empty")
 
 
 def _check_seed(seed: object) -> None:

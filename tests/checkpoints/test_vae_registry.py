@@ -72,6 +72,24 @@ def test_a_folder_a_file_and_a_name_give_the_same_vae(mine: Path, folder: Path, 
     assert {"nano", "flux"} <= named_vaes().keys()
 
 
+@pytest.mark.parametrize("path", ["vaes\\\\sharp", "vaes/sharp", ".\\\\vaes\\\\sharp"])
+def test_a_registry_that_was_written_on_windows_names_the_same_place(
+    mine: Path, folder: Path, path: str
+) -> None:
+    (mine.parent / "vaes").mkdir()
+    folder.rename(mine.parent / "vaes" / "sharp")
+    mine.write_text(f'[vae.sharp]\npath = "{path}"\n', encoding="utf-8")
+    assert find_vae("sharp").path == mine.parent / "vaes" / "sharp"
+    assert load_vae("sharp").config.latent_channels == 16
+
+
+def test_a_name_that_has_a_backslash_in_it_is_that_file(mine: Path, folder: Path) -> None:
+    odd = mine.parent / "vaes\\sharp"
+    folder.rename(odd)
+    mine.write_text("[vae.sharp]\npath = 'vaes\\sharp'\n", encoding="utf-8")
+    assert find_vae("sharp").path == odd
+
+
 def test_scale_and_shift_of_the_registry_go_before_the_config(
     mine: Path, folder: Path, tiny_bundle: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
 import sys
@@ -72,6 +73,9 @@ def test_version() -> None:
         (["generate", "a", "--dtype", "int8"], "bf16"),
         (["generate", "a", "--attention", "magic"], "sdpa"),
         (["generate", "a", "--offload=disk"], "encoders"),
+        (["generate", "a", "--offload", "disk"], "unknown offload 'disk'; choose one of none, encoders"),
+        (["create", "--offload", "disk"], "unknown offload 'disk'"),
+        (["generate", "a", "--offload", "b", "c"], "unexpected extra"),
         (["generate", "a", "--out", "no/such/folder/a.png"], "there is no folder"),
         (["generate", "a", "--out", "a.jpg"], "ends in .png"),
         (["generate", "a", "--model", "no-such-model"], "no-such-model"),
@@ -90,10 +94,64 @@ def test_mistakes_are_one_line_and_exit_code_2(arguments: list[str], said: str) 
     assert said.lower() in done.stderr.lower()
 
 
-def test_the_fixed_picture_takes_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["info", "--brief"], ["--help"], ["prompt", "template", "list"]])
+def test_an_answer_that_does_not_fit_on_the_disk_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "newbie_image", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: cannot write the answer: the disk is full")
+
+
+def test_an_answer_that_nobody_reads_to_its_end_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "newbie_image", "info", "--brief"],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_fixed_picture_takes_no_arguments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["test.py", "--steps", "3"])
     with pytest.raises(SystemExit) as left:
         runpy.run_path(str(Path(__file__).parents[2] / "test.py"), run_name="__main__")
-    assert str(left.value) == (
-        "error: test.py takes no arguments (--steps); edit the names in capitals, or run newbie generate"
+    assert left.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: test.py takes no arguments (--steps); edit the names in capitals, or run newbie generate\n"
     )
+
+
+def test_the_fixed_picture_leaves_with_exit_code_2_where_its_model_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).parents[2] / "test.py").read_text(encoding="utf-8")
+    edited = tmp_path / "edited.py"
+    edited.write_text(
+        text.replace('MODEL = "nano"', f"MODEL = {str(tiny_bundle / 'vae')!r}"), encoding="utf-8"
+    )
+    monkeypatch.setattr(sys, "argv", [str(edited)])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(edited), run_name="__main__")
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["edited.py"]

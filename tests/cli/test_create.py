@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from newbie_image.cli.create import Loop, help_lines
-from newbie_image.cli.entry import PipedEntry, is_command, is_complete
+from newbie_image.cli.entry import PipedEntry, is_command, is_complete, open_history
 from newbie_image.cli.options import ModelChoice
 from newbie_image.cli.session import MODEL_SETTINGS, PICTURE_SETTINGS, Session
 from newbie_image.errors import PromptError, RequestError
@@ -38,6 +40,20 @@ def test_a_pipe_is_split_as_a_person_would_type() -> None:
     with pytest.raises(PromptError, match="not UTF-8"):
         piped.read()
     assert piped.read() == "1girl"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_costs_an_entry_of_the_history_and_not_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("typer.get_app_dir", lambda name: str(tmp_path))
+    (tmp_path / "history").symlink_to("/dev/full")
+    history = open_history()
+    history.append_string("1girl, smile")
+    assert history.get_strings() == ["1girl, smile"]
+    (tmp_path / "history").unlink()
+    open_history().append_string("1boy")
+    assert list(open_history().load_history_strings()) == ["1boy"]
 
 
 def test_where_an_input_ends() -> None:
@@ -169,6 +185,27 @@ def test_ctrl_c_stops_the_picture_and_the_loop_goes_on(loop: type, monkeypatch: 
     assert steps == [1, 2, 1, 2, 3, 4, 5, 6]
     assert [read_picture(path)[1].request.prompt for path in prepared.pictures] == ["1boy"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_before_the_next_prompt_leaves_too(
+    loop: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from newbie_image.cli import create, drawing
+
+    @contextmanager
+    def pressed(label: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: os.kill(os.getpid(), signal.SIGINT) if done == 2 else None
+
+    def said(text: str) -> None:
+        if text.startswith("stopped"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(drawing, "_progress", pressed)
+    monkeypatch.setattr(create, "say_note", said)
+    prepared = loop(":steps 6", "1girl", ":steps 1", "1boy")
+    prepared.loop._at_terminal = True
+    assert prepared.run() is True
+    assert prepared.pictures == []
 
 
 def test_ctrl_c_at_the_prompt_leaves_the_second_time(loop: type) -> None:

@@ -265,6 +265,11 @@ def test_more_padding_than_the_table_is_trimmed(model: NextDiT, given: dict[str,
         ({"axes_dims": [4, 4, 4]}, r"\[4, 4, 4\].*heads of 8 channels"),
         ({"axes_dims": [6, 1, 1]}, "three even axes_dims"),
         ({"axes_lens": [16, 8]}, "three axes_lens"),
+        ({"axes_lens": [16, 8.0, 8]}, r"8\.0.*whole numbers"),
+        ({"n_layers": 2.0}, r"n_layers is 2\.0; give a whole number of at least 1"),
+        ({"n_heads": 0}, "n_heads is 0"),
+        ({"n_kv_heads": 0}, "n_kv_heads is 0"),
+        ({"dim": "64"}, "dim is '64'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from newbie_image.bundle import INDEX_FILE, BundleSettings, write_settings
 from newbie_image.checkpoints.checksums import sums_of, write_sums
 from newbie_image.checkpoints.components import constructed
-from newbie_image.checkpoints.files import TensorSource, open_source
+from newbie_image.checkpoints.files import TensorSource, cannot_write, open_source
 from newbie_image.checkpoints.foreign import (
     CONFIG_KEY,
     MERGED_KEY,
@@ -168,9 +168,7 @@ def convert(
             target.rmdir()
         draft.rename(target)
     except (OSError, SafetensorError) as error:
-        # A full disk comes as the latter from the library that writes the tensors.
-        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
-        raise OutputError(f"{target} cannot be written: {reason}; free space or choose another") from None
+        raise cannot_write(target, error) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return tuple(target / _FILES[layout][name] for name in parts)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,7 +24,7 @@ from torch import Tensor
 from newbie_image.bundle import WEIGHT_SUFFIXES, read_json, reading
 from newbie_image.checkpoints.layouts import Piece, Shape
 from newbie_image.devices import dtype_name
-from newbie_image.errors import CheckpointError
+from newbie_image.errors import CheckpointError, OutputError
 
 SAFETENSORS_INDEX = ".safetensors.index.json"
 INDEX_SUFFIXES = (SAFETENSORS_INDEX, ".bin.index.json")
@@ -348,3 +350,23 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
         if found:
             return found
     raise CheckpointError(f"{path} holds a {type(content).__name__} without tensors; it is no weight file")
+
+
+@contextmanager
+def writing_folder(folder: Path) -> Iterator[None]:
+    """While it lasts, what the system refuses (rights, a full disk) is an OutputError of one line, and
+    a folder that was not there before goes again.
+    """
+    there = folder.exists()
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not there:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise cannot_write(folder, error) from None
+
+
+def cannot_write(target: Path, error: OSError | SafetensorError) -> OutputError:
+    """What a folder of weights could not be written for; a full disk comes as the latter from safetensors."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+    return OutputError(f"{target} cannot be written: {reason}; free space or choose another")

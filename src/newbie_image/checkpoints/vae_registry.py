@@ -227,5 +227,11 @@ def _entry(name: str, content: Any, file: Path, beside: Path) -> NamedVae:
         except CheckpointError:
             path = None
     else:
-        path = beside / Path(str(entry.path)).expanduser()
+        path = _place(str(entry.path), beside)
     return NamedVae(name, path, entry.settings(), entry.about, entry.licence, entry.download, file)
+
+
+def _place(text: str, beside: Path) -> Path:
+    """Where an entry's path lies; ``\\`` in it is read as ``/``, unless a file has it in its name."""
+    written = beside / Path(text).expanduser()
+    return written if written.exists() else beside / Path(text.replace("\\", "/")).expanduser()

@@ -189,7 +189,7 @@ class Loop:
             except KeyboardInterrupt:
                 if not self._at_terminal:
                     raise
-                if asked_to_leave:
+                if asked_to_leave or self._stopped:  # the second may come before the next prompt is there
                     break
                 asked_to_leave = True
                 say_note("Ctrl-C again leaves")
@@ -413,6 +413,6 @@ def _stopping() -> Iterator[threading.Event]:
 
 def main() -> None:
     """What create.py runs."""
-    from newbie_image.cli.app import app
+    from newbie_image.cli.main import main as newbie
 
-    app(["create", *sys.argv[1:]], prog_name="newbie")
+    newbie(["create", *sys.argv[1:]])

@@ -246,10 +246,10 @@ def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        TextColumn("step {task.completed}/{task.total}"),
+        TextColumn("{task.fields[place]}"),
         Speed(),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None, start=True)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(label, total=None, start=True, place="reading the prompt")
+        yield lambda done, total: bar.update(task, completed=done, total=total, place=f"step {done}/{total}")

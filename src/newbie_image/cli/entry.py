@@ -6,6 +6,7 @@ A prompt that begins with an element may go over several lines and ends with an 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -100,7 +101,7 @@ class TerminalEntry:
             prompt_continuation="      > ",
             multiline=True,
             key_bindings=keys,
-            history=_history(),
+            history=open_history(),
             completer=WordCompleter([f":{name}" for name in commands], sentence=True),
             complete_while_typing=False,
             bottom_toolbar=toolbar,
@@ -113,8 +114,16 @@ class TerminalEntry:
             return None
 
 
-def _history() -> Any:
+def open_history() -> Any:
+    """What was typed before, in a file that outlives the session where it can be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    class LastingHistory(FileHistory):
+        """A disk that is full meanwhile costs an entry and not the session."""
+
+        def store_string(self, string: str) -> None:
+            with contextlib.suppress(OSError):
+                super().store_string(string)
 
     file = Path(typer.get_app_dir("newbie-image")) / "history"
     try:
@@ -123,4 +132,4 @@ def _history() -> Any:
             pass
     except OSError:
         return InMemoryHistory()
-    return FileHistory(str(file))
+    return LastingHistory(str(file))

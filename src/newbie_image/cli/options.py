@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import sys
@@ -299,7 +300,19 @@ class OffloadCommand(TyperCommand):
     """A command whose `--offload` may stand alone, which means `model`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, complete_offload(args))
+        try:
+            return super().parse_args(ctx, complete_offload(args))
+        except typer.TyperException as error:
+            # What follows a bare `--offload` may be the prompt; where that was given, it is a misspelt value.
+            for word in _after_offload(args):
+                if f"({word})" in error.format_message():
+                    read_offload(word)
+            raise
+
+
+def _after_offload(args: list[str]) -> list[str]:
+    """The words that follow `--offload`."""
+    return [word for option, word in itertools.pairwise(args) if option == "--offload"]
 
 
 def complete_offload(args: list[str]) -> list[str]:

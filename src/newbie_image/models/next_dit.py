@@ -87,6 +87,18 @@ class NextDiT(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        _check_whole(
+            patch_size=patch_size,
+            in_channels=in_channels,
+            dim=dim,
+            n_layers=n_layers,
+            n_refiner_layers=n_refiner_layers,
+            n_heads=n_heads,
+            n_kv_heads=kv_heads,
+            multiple_of=multiple_of,
+            cap_feat_dim=cap_feat_dim,
+            clip_text_dim=clip_text_dim,
+        )
         _check_sizes(dim, n_heads, kv_heads, axes_dims, axes_lens)
         self.patch_size, self.in_channels, self.dim = patch_size, in_channels, dim
         self.axes_lens = tuple(axes_lens)
@@ -379,6 +391,13 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, rows * patch, columns * patch)
 
 
+def _check_whole(**sizes: object) -> None:
+    for name, value in sizes.items():
+        least = 0 if name == "n_refiner_layers" else 1
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} is {value!r}; give a whole number of at least {least}")
+
+
 def _check_sizes(
     dim: int, heads: int, kv_heads: int, axes_dims: Sequence[int], axes_lens: Sequence[int]
 ) -> None:
@@ -390,10 +409,12 @@ def _check_sizes(
     if (
         len(axes_dims) != 3
         or len(axes_lens) != 3
+        or not all(isinstance(each, int) for each in (*axes_dims, *axes_lens))
         or sum(axes_dims) != dim // heads
         or any(d % 2 for d in axes_dims)
     ):
         raise ConfigError(
             f"axes_dims {list(axes_dims)} and axes_lens {list(axes_lens)} with heads of {dim // heads} "
-            "channels: give three even axes_dims that sum to the head's size, and three axes_lens"
+            "channels: give three even axes_dims that sum to the head's size, and three axes_lens, all of "
+            "them whole numbers"
         )
