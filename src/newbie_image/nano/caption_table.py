@@ -24,7 +24,13 @@ import numpy as np
 from newbie_image.nano import dataset
 from newbie_image.nano.alignment import token_labels
 from newbie_image.nano.caption_tokens import Captioner, GroupedTokens
-from newbie_image.nano.captions import sentence_caption, tag_caption, training_caption, xml_caption
+from newbie_image.nano.captions import (
+    in_any_order,
+    sentence_caption,
+    tag_caption,
+    training_caption,
+    xml_caption,
+)
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.parts import TransformerRecipe
 from newbie_image.nano.regional import stacked
@@ -44,7 +50,7 @@ def complete_shares(apart: float) -> tuple[float, ...]:
 def caption_rows(captioner: Captioner, scene: Scene, seed: int) -> list[GroupedTokens]:
     """All rows of one picture. The same seed gives the same rows."""
     rng = random.Random(seed)
-    xml = xml_caption(scene)
+    xml = xml_caption(in_any_order(scene, rng))
     rows = [
         captioner.tokens(xml, False),
         captioner.tokens(xml, True, True),
