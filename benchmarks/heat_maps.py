@@ -120,10 +120,12 @@ def look(
     transformer = pipeline.transformer
     grid = token_grid((size[0], size[1]), transformer.patch_size, transformer.axes_lens)
     spans = pipeline.words(request).spans
+    everywhere: dict[Kind, Tensor] = {}
     for kind in KINDS:
         maps = {name: sights[kind, name].maps[0] for name in THIRDS}
         looks = {name: sights[kind, name].looks for name in THIRDS}
         maps["all"] = sum(maps[name] * looks[name] for name in THIRDS) / sum(looks.values())  # type: ignore
+        everywhere[kind] = maps["all"]
         for name, whole in maps.items():
             tags = tag_maps(whole, spans)
             for label, counted in MASSES.items():
@@ -139,7 +141,7 @@ def look(
     order = [name for name in (*HEAD, *FIGURE) if any(name == attribute for _, attribute, _ in placed)]
     wanted = order[number % len(order)]
     place = next(place for place, attribute, _ in placed if attribute == wanted)
-    heat = excess(tag_maps(sights["attention", "early"].maps[0], spans))[place].reshape(grid)
+    heat = excess(tag_maps(everywhere["attention"], spans))[place].reshape(grid)
     picture = done.images[0].image.convert("RGB")
     over = heat_picture(picture, heat).resize(picture.size, Image.Resampling.LANCZOS)
     ImageDraw.Draw(over).text((4, 2), f"character 1: {spans[place].text}", fill=(255, 255, 255))

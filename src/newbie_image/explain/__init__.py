@@ -3,6 +3,6 @@
 from typing import Final
 
 DEFAULT_KIND: Final = "attention"
-DEFAULT_BLOCKS: Final = "early"
+DEFAULT_BLOCKS: Final = "all"
 """What `benchmarks/heat_maps.py` found to lie best where the tags were drawn."""
 DEFAULT_PREVIEWS: Final = 6
