@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -17,12 +18,14 @@ from newbie_image.prompt.diff import apply, diff
 from newbie_image.prompt.weights import WeighedTag, read_weights, write_weights
 from newbie_image.prompt.write import escape, format_prompt, write
 
-FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LETTERS = st.text(
     st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1, max_size=30
 )
 TAG = LETTERS.filter(lambda text: text.strip() == text)
 WORD = st.from_regex(r"[a-z]{2,8}(_[a-z]{2,8}){0,2}", fullmatch=True)
+PLAIN = WORD.filter(lambda word: not re.match(r"((drawn|art)_)?by_", word))
+"""`by_x` names an artist and is written as x among the artists."""
 MARKS = st.sampled_from(["<n>", "</n>", "<character_1>", "</character_1>", "<!-- x -->", "<!-- weight:2 -->", "<foo>", "</foo>",
                          "&amp;", "<3", ", ", "\n", "\\(", "\\)", "<![CDATA[", "]]>", "<!--", "，", "a", "蓝+红", "<scene/>"])  # fmt: skip
 MESSY = st.lists(st.one_of(MARKS, LETTERS), max_size=25).map("".join)
@@ -84,7 +87,7 @@ def test_patches_reproduce(first: str, second: str):
 @FEW
 @given(
     st.lists(
-        st.tuples(WORD, st.sampled_from([1.0, 0.5, 1.25, 3.0, 0.1])),
+        st.tuples(PLAIN, st.sampled_from([1.0, 0.5, 1.25, 3.0, 0.1])),
         min_size=1,
         max_size=8,
         unique_by=lambda t: t[0],
