@@ -53,31 +53,31 @@ class Factors:
         return Factors(queries, keys)
 
 
-def soft_masks(boxes: Sequence[Box], rows: int, columns: int, blur: float = BLUR) -> Tensor:
+def soft_masks(boxes: Sequence[Box] | Tensor, rows: int, columns: int, blur: float = BLUR) -> Tensor:
     """How much each image token lies in each box.
 
     Args:
-        boxes: left, top, right, bottom in fractions of the picture.
+        boxes: (…, 4): left, top, right, bottom in fractions of the picture.
         rows, columns: image tokens downwards and across.
         blur: width of the edge over which it falls from 1 to 0; 0 for a hard edge. The picture's own edge is
             never blurred.
     Returns:
-        (boxes, rows · columns) float32 in [0, 1].
+        (…, rows · columns) float32 in [0, 1].
     """
-    y = (torch.arange(rows) + 0.5) / rows
-    x = (torch.arange(columns) + 0.5) / columns
-    masks = [
-        (_inside(y, top, bottom, blur)[:, None] * _inside(x, left, right, blur)[None, :]).flatten()
-        for left, top, right, bottom in boxes
-    ]
-    return torch.stack(masks) if masks else torch.zeros(0, rows * columns)
+    if not isinstance(boxes, Tensor):
+        boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    y = (torch.arange(rows, device=boxes.device) + 0.5) / rows
+    x = (torch.arange(columns, device=boxes.device) + 0.5) / columns
+    left, top, right, bottom = boxes[..., None].unbind(-2)
+    across, down = _inside(x, left, right, blur), _inside(y, top, bottom, blur)
+    return (down[..., :, None] * across[..., None, :]).flatten(-2)
 
 
-def _inside(place: Tensor, low: float, high: float, blur: float) -> Tensor:
+def _inside(place: Tensor, low: Tensor, high: Tensor, blur: float) -> Tensor:
     if blur == 0:
         return ((place >= low) & (place < high)).float()
-    rise = torch.ones_like(place) if low <= 0 else ((place - low) / blur + 0.5).clamp(0, 1)
-    fall = torch.ones_like(place) if high >= 1 else ((high - place) / blur + 0.5).clamp(0, 1)
+    rise = torch.where(low <= 0, 1.0, ((place - low) / blur + 0.5).clamp(0, 1))
+    fall = torch.where(high >= 1, 1.0, ((high - place) / blur + 0.5).clamp(0, 1))
     return rise * fall
 
 

@@ -98,14 +98,7 @@ class HostBatches:
             labels = None
             if wanted.labels:
                 labels = torch.from_numpy(self.captioner.labels(batch.indices, side // 2)).to(self.device)
-            text = (
-                batch.ids,
-                batch.mask,
-                batch.groups,
-                batch.pooled_ids,
-                batch.pooled_mask,
-                batch.boxes,
-            )
+            text = (batch.ids, batch.mask, batch.groups, batch.pooled_ids, batch.pooled_mask, batch.boxes)
             ids, mask, groups, pooled_ids, pooled_mask, boxes = (x.to(self.device) for x in text)
             yield TrainingBatch(
                 clean,

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from newbie_image.binding.bias import BLUR
+from newbie_image.binding.bias import soft_masks
 from newbie_image.binding.regions import regions_of
 from newbie_image.binding_modes import MODES
 from newbie_image.prompt import parse
@@ -43,17 +43,7 @@ def region_scores(boxes: Tensor, side: int) -> Tensor:
         character with m its soft region, 0 where it has none.
     """
     parts = MODES["region"]
-    places = (torch.arange(side, device=boxes.device) + 0.5) / side
-    left, top, right, bottom = boxes[..., None].unbind(-2)
-    across = _inside(places, left, right)[..., None, :]
-    mask = (across * _inside(places, top, bottom)[..., :, None]).flatten(-2)
+    mask = soft_masks(boxes, side, side)
     scores = (parts.beta_plus + parts.beta_minus) * mask - parts.beta_minus
-    scores = scores * (right > left)
+    scores = scores * (boxes[..., 2:3] > boxes[..., :1])
     return torch.cat([torch.zeros_like(scores[:, :1]), scores], dim=1)
-
-
-def _inside(places: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """(batch, characters, side): 1 inside, falling to 0 over the blurred edge, as `soft_masks`."""
-    rise = torch.where(low <= 0, torch.ones_like(places), ((places - low) / BLUR + 0.5).clamp(0, 1))
-    fall = torch.where(high >= 1, torch.ones_like(places), ((high - places) / BLUR + 0.5).clamp(0, 1))
-    return rise * fall
