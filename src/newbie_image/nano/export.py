@@ -32,9 +32,9 @@ def bundle_settings(
     steps: int,
     guidance: float,
     shift: float,
-    trained_tokens: int = LONGEST_TEXT,
-    trained_characters: int = 3,
-    auto_binding: Mode = "off",
+    trained_tokens: int,
+    trained_characters: int,
+    auto_binding: Mode,
 ) -> BundleSettings:
     """`newbie.json` of the embedded model."""
     return BundleSettings(
@@ -95,7 +95,7 @@ def write_bundle(pipeline: NewbiePipeline, folder: Path) -> None:
             config.write_text(json.dumps(entries, indent=2) + "\n")
     own = (file for part in COMPONENTS for file in (partial / part).iterdir())
     write_sums(partial, sums_of(partial, own))
-    for name in ("README.md", "evaluation.json", "binding.json", "recipe.json"):
+    for name in ("README.md", "evaluation.json", "recipe.json"):
         if (folder / name).exists():
             shutil.copy(folder / name, partial / name)
     shutil.rmtree(folder, ignore_errors=True)
