@@ -4,8 +4,9 @@
 
 A step is a pair, prompt and negative prompt, of 512 tokens each. Predicted memory is that of
 `newbie_image.memory.plan` with everything resident, measured is what torch's allocator had at its highest in
-each stage. CHECKOUT is upstream's repository, the folder that holds `models/model.py`; its attention is then
-torch's, one sequence at a time, as flash-attn is not asked for. Results are written as they come.
+each stage. What each binding costs a step is that of the prompt's pass alone, one picture of two characters
+(`binding_cost.py`). CHECKOUT is upstream's repository, the folder that holds `models/model.py`; its attention
+is then torch's, one sequence at a time, as flash-attn is not asked for. Results are written as they come.
 `--tiny` measures the tiny classes on the processor, to see that the script runs.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from binding_cost import costs
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -33,6 +35,27 @@ from newbie_image.request import GenerationRequest, StepDone
 from tests import tiny
 from tests.measuring import LONG_TEXT, TOKENS, fill, full_request, random_pipeline, stage_peaks, work_of
 from tests.parity.compare_upstream import GROUPED, PUBLISHED, import_upstream, run
+
+TWO_PEOPLE = """<character_1>
+<gender>1girl</gender>
+<appearance>pink_hair, twintails, blue_eyes</appearance>
+<clothing>white_shirt, red_skirt, black_thighhighs</clothing>
+<expression>smile</expression>
+<pose>standing</pose>
+<position>left</position>
+</character_1>
+<character_2>
+<gender>1boy</gender>
+<appearance>black_hair, short_hair, glasses</appearance>
+<clothing>blue_jacket, grey_pants, boots</clothing>
+<expression>serious</expression>
+<pose>sitting</pose>
+<position>right</position>
+</character_2>
+<general_tags>
+<count>1girl, 1boy</count>
+<background>night sky</background>
+</general_tags>"""
 
 
 def tiny_modules() -> dict[str, nn.Module]:
@@ -158,6 +181,8 @@ def main() -> None:
     pipe = random_pipeline(parts)
     del parts, modules
     tell("pipeline", pipeline_figures(pipe, size, options.steps, device))
+    bound = GenerationRequest(TWO_PEOPLE, width=size, height=size, guidance_scale=1.0)
+    tell("binding", costs(pipe, bound, 3))
     del pipe
     gc.collect()
     if device.type == "cuda":

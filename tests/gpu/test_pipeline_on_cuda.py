@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,11 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
+TWO_CHARACTERS = (
+    "<character_1><appearance>blue_hair</appearance><position>left</position></character_1>"
+    "<character_2><appearance>red_hair</appearance><position>right</position></character_2>"
+    "<general_tags><count>2girls</count></general_tags>"
+)
 REQUEST = GenerationRequest(XML_PROMPT, "bad", width=64, height=32, seed=2)
 
 
@@ -111,3 +117,13 @@ def test_adapters_come_and_go_under_offloading(tiny_bundle: Path, tmp_path: Path
     assert torch.equal(latents(pipe), plain)
     pipe.load_lora_weights(style)
     assert torch.equal(latents(pipe), adapted)
+
+
+@pytest.mark.parametrize("mode", ["encode", "region", "full", "sealed"])
+def test_a_bound_picture_is_that_of_the_cpu(tiny_bundle: Path, mode: str) -> None:
+    request = replace(REQUEST, prompt=TWO_CHARACTERS, binding=mode)
+    pipe = NewbiePipeline.from_pretrained(tiny_bundle)
+    *_, on_cpu = pipe.stream(request)
+    pipe.to("cuda")
+    *_, on_cuda = pipe.stream(request)
+    torch.testing.assert_close(on_cuda.latents, on_cpu.latents, rtol=1e-2, atol=1e-2)

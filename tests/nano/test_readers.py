@@ -74,7 +74,7 @@ def test_a_reader_learns_what_it_is_shown(tmp_path):
     reader = Reader({"present": (False, True), "hair_color": CHARACTER_HEADS["hair_color"]}, 8, (64, 40))
     keep = [list(CHARACTER_HEADS).index(n) for n in ("present", "hair_color")]
     samples = [replace(s, targets=[s.targets[k] for k in keep]) for s in samples]
-    train_reader(reader, pictures, samples, epochs=12, batch=16)
+    train_reader(reader, torch.from_numpy(pictures), samples, epochs=12, batch=16)
     tensor = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
     boxes = torch.tensor([s.box for s in samples])
     read = reader.read(crop(tensor, boxes, (64, 40)))["hair_color"]

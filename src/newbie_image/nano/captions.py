@@ -16,7 +16,7 @@ from newbie_image.nano.world.scene import Character, Scene
 LEAVE_OUT: Final = 0.1
 """Probability with which training leaves one attribute of a character unsaid."""
 
-SHUFFLED: Final = 0.4
+SHUFFLED: Final = 0.5
 """Probability with which training names people of complete captions in XML in any order."""
 
 FIGURE_FIELDS: Final = frozenset(next(iter(a.FIGURES.values())))

@@ -175,7 +175,7 @@ def detector_targets(
 
 def train_detector(
     detector: Detector,
-    pictures: np.ndarray,
+    pictures: Tensor,
     scenes: Sequence[Scene],
     *,
     epochs: float,
@@ -189,7 +189,7 @@ def train_detector(
     parts of the pictures with blur and noise.
 
     Args:
-        pictures: (count, size, size, 3) uint8.
+        pictures: (count, size, size, 3) uint8, on the device.
         scenes: what each shows; scenes without anybody are welcome.
     """
     device = device or torch.device("cpu")
@@ -206,7 +206,7 @@ def train_detector(
     for step in range(steps):
         chosen = order[step * batch : (step + 1) * batch]
         boxes = [_part(rng) for _ in chosen]
-        whole = torch.from_numpy(pictures[chosen]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        whole = pictures[torch.from_numpy(chosen).to(device)].permute(0, 3, 1, 2).float() / 127.5 - 1
         x = _blur_and_noise(crop(whole, torch.tensor(boxes, device=device), (SIDE, SIDE)), rng)
         made = [detector_targets(figures[i], box) for i, box in zip(chosen, boxes, strict=True)]
         heat = torch.from_numpy(np.stack([m[0] for m in made])).to(device)

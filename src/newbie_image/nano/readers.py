@@ -211,7 +211,7 @@ def _nearly(place: Place, rng: random.Random) -> Place:
 
 def train_reader(
     reader: Reader,
-    pictures: np.ndarray,
+    pictures: Tensor,
     samples: Sequence[Sample],
     *,
     epochs: float,
@@ -224,7 +224,7 @@ def train_reader(
     """Trains with cross-entropy summed over the heads, one-cycle rate, random shift, scale, blur and noise.
 
     Args:
-        pictures: (count, size, size, 3) uint8.
+        pictures: (count, size, size, 3) uint8, on the device.
         samples: crops into `pictures`.
     """
     device = device or torch.device("cpu")
@@ -244,7 +244,7 @@ def train_reader(
         chosen = order[step * batch : (step + 1) * batch]
         shift = rng.normal(0, 0.008, (len(chosen), 1, 2)).astype(np.float32)
         moved = (boxes[chosen].reshape(-1, 2, 2) + shift).reshape(-1, 4)
-        whole = torch.from_numpy(pictures[where[chosen]]).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        whole = pictures[torch.from_numpy(where[chosen]).to(device)].permute(0, 3, 1, 2).float() / 127.5 - 1
         x = crop(whole, torch.from_numpy(moved).to(device), reader.size)
         x = _disturb(x, rng).contiguous(memory_format=torch.channels_last)
         truth = torch.from_numpy(targets[chosen]).to(device)
@@ -252,8 +252,9 @@ def train_reader(
             scores = reader(x)
         loss = torch.zeros((), device=device)
         for column, value in enumerate(scores.values()):
-            if bool((truth[:, column] != HIDDEN).any()):
-                loss = loss + F.cross_entropy(value.float(), truth[:, column], ignore_index=HIDDEN)
+            asked = truth[:, column]
+            total = F.cross_entropy(value.float(), asked, ignore_index=HIDDEN, reduction="sum")
+            loss = loss + total / (asked != HIDDEN).sum().clamp_min(1)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -7,6 +7,7 @@ leaves the machine is a parcel (:mod:`newbie_image.nano.parcel`), written at eac
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -65,6 +66,8 @@ def card_recipe(
     batch: int | None = None,
     wide_decoder: bool = False,
     learnt_at: int | None = None,
+    hold_out_pairs: bool = False,
+    first_seed: int = 0,
     seed: int = 0,
 ) -> Recipe:
     """The recipe for a card.
@@ -77,6 +80,7 @@ def card_recipe(
         batch: of the transformer; 256 if None.
         wide_decoder: a decoder of twice the channels at full and half resolution; starts from scratch.
         learnt_at: pixels that the transformer's weights to begin with were trained at; None from scratch.
+        hold_out_pairs, first_seed: see `Recipe`.
         seed: of both trainings.
     Raises:
         RequestError: another number of people, or a model whose bundle would be larger than 64 MiB.
@@ -107,7 +111,12 @@ def card_recipe(
     if wide_decoder:
         channels, layers = WIDE_DECODER
         vae = replace(vae, decoder_channels=channels, decoder_layers=layers, learning_rate=1.5e-3)
-    recipe = replace(Recipe(), pictures=pictures, autoencoder=vae, transformer=transformer)
+    recipe = Recipe(
+        pictures=pictures, autoencoder=vae, transformer=transformer, hold_out_pairs=hold_out_pairs,
+        first_seed=first_seed, reader_pictures=16_000, reader_epochs=10.0, reader_batch=192,
+    )  # fmt: skip
+    if size == "tiny":
+        recipe = replace(recipe, reader_pictures=24, reader_epochs=2.0, reader_batch=16)
     recipe = recipe.seeded(seed).peopled(people).sized(pixels, learnt_at)
     if (weights := bundle_bytes(recipe)) > BUNDLE_LIMIT:
         raise RequestError(
@@ -124,7 +133,7 @@ def bundle_bytes(recipe: Recipe) -> int:
     return 2 * sum(weight.numel() for model in models for weight in model.parameters())
 
 
-ON_CARD: Final = Pace(10.0, 2.0, float("inf"))
+ON_CARD: Final = Pace(10.0, 3.0, float("inf"))
 
 
 def open_start(start_from: str, work: Path) -> Path:
@@ -134,9 +143,12 @@ def open_start(start_from: str, work: Path) -> Path:
     if not (folder / f"{parcel.STEM}-00").exists():
         return find_bundle(start_from)
     brought = work / "brought"
-    if not brought.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        parcel.unpack(folder, brought)
+    work.mkdir(parents=True, exist_ok=True)
+    # Several parts of a run begin at once; one of them unpacks.
+    with (work / "brought.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not brought.exists():
+            parcel.unpack(folder, brought)
     return brought
 
 
@@ -222,8 +234,9 @@ class TimedRun:
         before = self.work / "transformer" / "before.json"
         before.write_text(json.dumps(json.loads(before.read_text())[:-1], indent=2) + "\n")
 
-    def render(self, workers: int, until: float) -> None:
-        """Held-out renders first, then blocks with their tables until `until` (`time.monotonic()`)."""
+    def render(self, workers: int, until: float, readers: bool = False) -> None:
+        """Held-out renders first, those of the readers where they are wanted, then blocks with their tables
+        until `until` (`time.monotonic()`)."""
         held = self.work / "held_out.npz"
         if not held.exists():
             unseen = self._unseen()
@@ -231,6 +244,9 @@ class TimedRun:
             held.parent.mkdir(parents=True, exist_ok=True)
             np.savez(held.with_suffix(".partial.npz"), unseen=made[: len(unseen)], asked=made[len(unseen) :])
             held.with_suffix(".partial.npz").replace(held)
+        if readers:
+            for ready in self.workshop.reader_store().render(workers):
+                self.report(f"render: {ready} of {self.recipe.reader_pictures} for the readers")
         recipe = self.recipe.transformer
         for ready in prepare(self.store(), self.work / "tables", recipe, workers=workers, until=until):
             self.report(f"render: {ready} of {self.recipe.pictures}")
@@ -245,6 +261,27 @@ class TimedRun:
             with np.load(file) as held:
                 return held[name]
         return np.stack([render(scene, self.recipe.size) for scene in scenes])
+
+    def readers(self, detector: Path, until: float) -> None:
+        """Trains both readers once their renders are there, and packs them with a detector that there is;
+        nothing where an earlier call has done it.
+
+        Args:
+            detector: its file.
+            until: `time.monotonic()` at which waiting for renders is given up.
+        """
+        store, target = self.workshop.reader_store(), self.work / "readers"
+        if not (target / "trained.json").exists():
+            while len(store.finished()) < store.count:
+                if time.monotonic() > until:
+                    raise CheckpointError(
+                        f"{len(store.finished())} of {store.count} renders for the readers came in time; "
+                        "call again with more minutes"
+                    )
+                time.sleep(0.5)
+            self.workshop.classifiers()
+        shutil.copyfile(detector, target / detector.name)
+        parcel.pack(target, self.out / "readers")
 
     def autoencoder(self, minutes: float, left: float) -> None:
         """Trains until `minutes` are spent in all, and two fifths of the `left` minutes of this call at most;
