@@ -14,6 +14,11 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def _on(run: dict[str, Any]) -> str:
+    """The hardware of a run that a later one went on from."""
+    return f" ({run['hardware']})" if "hardware" in run else ""
+
+
 def _scores(evaluation: dict[str, Any]) -> list[str]:
     rows = [
         "| pictures | one character | two characters | all right, one | all right, two |",
@@ -134,18 +139,18 @@ def write_card(bundle: Path) -> Path:
         f"{transformer['text_dim']} (the last one is never run), pooled text {transformer['pooled_dim']}.",
         "- Autoencoder: "
         + ", then ".join(
-            f"{each.get('minutes', 0):.0f} minutes, {each.get('step', 0):,} steps" for each in vae
+            f"{each.get('minutes', 0):.0f} minutes, {each.get('step', 0):,} steps{_on(each)}" for each in vae
         )
         + ".",
         "- Transformer and text encoders together: "
         + ", then ".join(
             f"{each.get('minutes', 0):.0f} minutes, {each.get('seen', 0):,} samples in "
-            f"{each.get('step', 0):,} steps"
+            f"{each.get('step', 0):,} steps{_on(each)}"
             for each in runs
         )
         + f" of {transformer['batch']}, seed {transformer['seed']}"
         + ("; the settings are those of the last run." if len(runs) > 1 else "."),
-        f"- Hardware: {history['hardware']}. Training shared it with other work.",
+        f"- Hardware{' of the last run' if len(runs) > 1 else ''}: {history['hardware']}.",
         "- Commands: `newbie nano train --stage …` for each stage; every setting is in `recipe.json`.",
         "",
         "## Scores",

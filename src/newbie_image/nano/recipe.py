@@ -90,7 +90,7 @@ class Recipe:
     reader_pictures: int = 8_000
     reader_epochs: float = 12.0
     reader_batch: int = 64
-    steps: int = 20
+    steps: int = 12
     guidance: float = 3.0
     shift: float = 1.5
     auto_binding: Mode = "region"
@@ -195,7 +195,9 @@ class Workshop:
             recipe = Path(pipeline.bundle_folder or bundle) / "recipe.json"
             told = json.loads(recipe.read_text()) if recipe.exists() else {}
             for part in ("autoencoder", "transformer"):
-                runs = [*told.get(f"{part}_before", []), *([told[part]] if part in told else [])]
+                if told.get(part) and "hardware" in told:
+                    told[part]["hardware"] = told["hardware"]
+                runs = [run for run in (*told.get(f"{part}_before", []), told.get(part)) if run]
                 self._before(part).write_text(json.dumps(runs, indent=2) + "\n")
 
     def _before(self, part: str) -> Path:
