@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,13 @@ import torch
 from newbie_image.errors import CheckpointError, RequestError
 from newbie_image.nano import dataset, parcel
 from newbie_image.nano.caption_table import prepare_block
+from newbie_image.nano.card import write_card
+from newbie_image.nano.recipe import load_readers, reader_pictures
 from newbie_image.nano.timed_run import BUNDLE_LIMIT, TimedRun, bundle_bytes, card_recipe, fits, open_start
 from newbie_image.nano.train import Pace
 
 CPU = torch.device("cpu")
+READERS = Path(__file__).parents[2] / "assets" / "readers"
 
 
 def test_sizes_fit_into_a_bundle_and_others_are_refused():
@@ -87,7 +92,7 @@ def finished(tmp_path_factory) -> TimedRun:
         prepare_block((run.store(), run.work / "tables", run.recipe.transformer, 0))
         run.autoencoder(0.02, 1.0)
         run.transformer(lambda: 0.03)
-    run.evaluate(Path(__file__).parents[2] / "assets" / "readers")
+    run.evaluate(READERS)
     return run
 
 
@@ -101,7 +106,7 @@ def test_a_run_leaves_bundle_score_and_sheet_in_few_small_files(finished: TimedR
     assert history["pictures"] == 8
     assert history["transformer"]["seen"] > 0
     assert history["autoencoder"]["psnr"] > 0
-    assert score["reader_pictures"] == 5000
+    assert score["reader_pictures"] == reader_pictures(READERS)
 
 
 def test_a_finished_autoencoder_is_left_alone(finished: TimedRun):
@@ -111,7 +116,8 @@ def test_a_finished_autoencoder_is_left_alone(finished: TimedRun):
 
 
 def test_a_parcel_goes_on_elsewhere_with_its_counts_and_the_same_latents(finished: TimedRun, tmp_path):
-    bundle = open_start(str(finished.out), tmp_path / "work")
+    with ThreadPoolExecutor(4) as pool:  # as several parts of a run do at once
+        (bundle,) = set(pool.map(lambda _: open_start(str(finished.out), tmp_path / "work"), range(4)))
     assert bundle == tmp_path / "work" / "brought"
     run = tiny_run(tmp_path / "work", tmp_path / "out")
     assert fits(run.recipe, bundle)
@@ -143,3 +149,44 @@ def test_of_a_bundle_of_another_size_only_the_autoencoder_is_taken(finished: Tim
     assert (run.work / "autoencoder" / "vae" / "config.json").exists()
     assert not (run.work / "transformer").exists()
     assert "only its autoencoder is taken" in lines[0]
+
+
+def test_the_readers_learn_once_their_renders_are_there_and_travel(tmp_path):
+    run = tiny_run(tmp_path / "work", tmp_path / "out")
+    detector = READERS / "detector.safetensors"
+    with pytest.raises(CheckpointError, match="0 of 24 renders for the readers"):
+        run.readers(detector, until=time.monotonic() - 1)
+    dataset._render_block((run.workshop.reader_store(), 0))
+    run.readers(detector, until=time.monotonic() - 1)
+    learnt = (run.work / "readers" / "character.safetensors").stat().st_mtime_ns
+    run.readers(detector, until=time.monotonic() - 1)
+    assert (run.work / "readers" / "character.safetensors").stat().st_mtime_ns == learnt
+    parcel.unpack(run.out / "readers", tmp_path / "back")
+    load_readers(tmp_path / "back")
+    assert reader_pictures(tmp_path / "back") == 24
+    assert (tmp_path / "back" / detector.name).read_bytes() == detector.read_bytes()
+
+
+def test_renders_of_another_first_seed_show_other_scenes_without_held_out_pairs(tmp_path):
+    changes = {"hold_out_pairs": True, "first_seed": 2_000_000}
+    there, other = (
+        tiny_run(tmp_path / "a", tmp_path).store(),
+        tiny_run(tmp_path / "b", tmp_path, **changes).store(),
+    )
+    assert other.first_seed == 2_000_000
+    assert other.hold_out_pairs
+    assert there.scene(0) != other.scene(0)
+
+
+def test_a_card_names_the_hardware_of_each_run_that_went_before(finished: TimedRun, tmp_path):
+    bundle = finished.work / "bundle"
+    run = tiny_run(tmp_path / "work", tmp_path / "out")
+    history = json.loads((bundle / "recipe.json").read_text())
+    (bundle / "recipe.json").write_text(json.dumps(history | {"hardware": "an abacus"}))
+    run.workshop.start_from(str(bundle))
+    runs = json.loads((run.work / "transformer" / "before.json").read_text())
+    assert runs[-1]["hardware"] == "an abacus"
+    assert {"step", "seen"} <= set(runs[-1])
+    (bundle / "recipe.json").write_text(json.dumps(history | {"transformer_before": runs}))
+    (bundle / "evaluation.json").write_bytes((finished.out / "evaluation.json").read_bytes())
+    assert "(an abacus)" in write_card(bundle).read_text()

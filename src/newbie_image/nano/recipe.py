@@ -64,6 +64,8 @@ TEXT_LENGTHS: Final = {3: (32, 56, 80), 6: (64, 104, 152)}
 caption of 2,500 scenes of six people has 148 tokens; on a card none may be longer than the last of these."""
 READER_COUNTS: Final = {1: 0.2, 2: 0.26, 3: 0.15, 4: 0.13, 5: 0.13, 6: 0.13}
 """People in the renders that the readers and the detector learn from: all that can be asked for."""
+EMPTY: Final = 600
+"""Scenes without anybody among them, at most."""
 Report = Callable[[str], None]
 
 
@@ -324,10 +326,11 @@ class Workshop:
         (target / "trained.json").write_text(json.dumps(note) + "\n")
 
     def _reader_renders(self) -> tuple[Tensor, list[Scene]]:
-        """What the readers learn from, (count, size, size, 3) uint8 on the device, with 600 empty scenes."""
+        """What the readers learn from, (count, size, size, 3) uint8 on the device, and some empty scenes."""
         store = self.reader_store()
         done = store.finished()
-        empty = [replace(sample_scene(READER_SEED + store.count + i, 1), characters=()) for i in range(600)]
+        seeds = range(READER_SEED + store.count, READER_SEED + store.count + min(EMPTY, store.count))
+        empty = [replace(sample_scene(seed, 1), characters=()) for seed in seeds]
         held, rendered = store.pictures(), np.stack([render(s, store.size) for s in empty])
         pictures = torch.empty(
             len(done) + len(empty), *rendered.shape[1:], dtype=torch.uint8, device=self.device
