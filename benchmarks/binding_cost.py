@@ -2,8 +2,8 @@
 
     python benchmarks/binding_cost.py [--bundle nano] [--rounds 30]
 
-The embedded model on this machine's processor, bfloat16 where it is native, two characters, guidance in two
-passes as on any processor, of which the prompt's is timed; each round times one step of every mode in turn,
+The embedded model on this machine's processor, bfloat16 where it is native, two characters, without guidance
+(which would be a second pass that no binding touches); each round times one step of every mode in turn,
 and the least of them counts. `card_step.py` measures the published sizes on a card with the same function.
 """
 
@@ -90,7 +90,7 @@ def costs(
     ]
     held: dict[int, PreparedText] = {}
 
-    def failed(number: int, error: Exception) -> None:
+    def failed(number: int, error: torch.OutOfMemoryError) -> None:
         text = str(error).strip() or "no message"
         rows[number]["error"] = f"{type(error).__name__}: {text.splitlines()[0]}"
         rows[number].pop("step_s", None)
@@ -115,7 +115,7 @@ def costs(
                 torch.cuda.reset_peak_memory_stats(device)
                 one_step(model, latents, t, held[number])
                 row["peak_bytes"] = torch.cuda.max_memory_allocated(device) - (before - first)
-        except Exception as error:
+        except torch.OutOfMemoryError as error:
             failed(number, error)
         if "error" in row:
             clear()
@@ -126,7 +126,7 @@ def costs(
             try:
                 took = one_step(model, latents, t, held[number])
                 row["step_s"] = min(row.get("step_s", took), took)
-            except Exception as error:
+            except torch.OutOfMemoryError as error:
                 failed(number, error)
             if "error" in row:
                 clear()

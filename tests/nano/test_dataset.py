@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from newbie_image.errors import CheckpointError
 from newbie_image.nano import dataset
 from newbie_image.nano.dataset import Store, _render_block
 from newbie_image.nano.world.render import render
@@ -31,5 +32,5 @@ def test_a_store_goes_on_only_as_what_it_was(store):
     _render_block((store, 0))
     again = Store.create(store.folder, 7, 32, 100, {1: 1.0})
     assert again.finished().tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="another set of renders"):
+    with pytest.raises(CheckpointError, match="another set of renders"):
         Store.create(store.folder, 8, 32, 100, {1: 1.0})

@@ -16,7 +16,8 @@ from newbie_image.errors import CheckpointError, RequestError
 from newbie_image.nano import dataset, parcel
 from newbie_image.nano.caption_table import prepare_block
 from newbie_image.nano.card import write_card
-from newbie_image.nano.recipe import load_readers, reader_pictures
+from newbie_image.nano.dataset import HELD_OUT_SEED, READER_SEED
+from newbie_image.nano.recipe import detector_pictures, load_readers, reader_pictures
 from newbie_image.nano.timed_run import BUNDLE_LIMIT, TimedRun, bundle_bytes, card_recipe, fits, open_start
 from newbie_image.nano.train import Pace
 
@@ -154,8 +155,10 @@ def test_of_a_bundle_of_another_size_only_the_autoencoder_is_taken(finished: Tim
 def test_the_readers_learn_once_their_renders_are_there_and_travel(tmp_path):
     run = tiny_run(tmp_path / "work", tmp_path / "out")
     detector = READERS / "detector.safetensors"
-    with pytest.raises(CheckpointError, match="0 of 24 renders for the readers"):
+    with pytest.raises(CheckpointError, match=r"0 of 24 renders for the readers.*part render"):
         run.readers(detector, until=time.monotonic() - 1)
+    with pytest.raises(CheckpointError, match="nobody is not there"):
+        run.readers(tmp_path / "nobody", until=time.monotonic() - 1)
     dataset._render_block((run.workshop.reader_store(), 0))
     run.readers(detector, until=time.monotonic() - 1)
     learnt = (run.work / "readers" / "character.safetensors").stat().st_mtime_ns
@@ -164,10 +167,11 @@ def test_the_readers_learn_once_their_renders_are_there_and_travel(tmp_path):
     parcel.unpack(run.out / "readers", tmp_path / "back")
     load_readers(tmp_path / "back")
     assert reader_pictures(tmp_path / "back") == 24
+    assert detector_pictures(tmp_path / "back") == detector_pictures(READERS)
     assert (tmp_path / "back" / detector.name).read_bytes() == detector.read_bytes()
 
 
-def test_renders_of_another_first_seed_show_other_scenes_without_held_out_pairs(tmp_path):
+def test_renders_of_another_first_seed_show_other_scenes_but_never_the_readers(tmp_path):
     changes = {"hold_out_pairs": True, "first_seed": 2_000_000}
     there, other = (
         tiny_run(tmp_path / "a", tmp_path).store(),
@@ -176,6 +180,9 @@ def test_renders_of_another_first_seed_show_other_scenes_without_held_out_pairs(
     assert other.first_seed == 2_000_000
     assert other.hold_out_pairs
     assert there.scene(0) != other.scene(0)
+    for seed in (-1, READER_SEED - 7, HELD_OUT_SEED):
+        with pytest.raises(RequestError, match=r"first_seed .* give 0 to"):
+            card_recipe("tiny", pictures=8, first_seed=seed)
 
 
 def test_a_card_names_the_hardware_of_each_run_that_went_before(finished: TimedRun, tmp_path):

@@ -50,7 +50,7 @@ def complete_shares(apart: float) -> tuple[float, ...]:
 def caption_rows(captioner: Captioner, scene: Scene, seed: int) -> list[GroupedTokens]:
     """All rows of one picture. The same seed gives the same rows."""
     rng = random.Random(seed)
-    xml = xml_caption(in_any_order(scene, rng))
+    xml = xml_caption(in_any_order(scene, rng, captioner.recipe.shuffled))
     rows = [
         captioner.tokens(xml, False),
         captioner.tokens(xml, True, True),

@@ -99,7 +99,7 @@ class Captioner:
             index = int(candidates[rng.randrange(len(candidates))])
             empty = rng.random() < self.recipe.unconditional
             vary = varied and rng.random() < 0.5
-            caption = "" if empty else training_caption(self.scene(index), rng, vary)
+            caption = "" if empty else training_caption(self.scene(index), rng, vary, self.recipe.shuffled)
             apart, regional = rng.random() < self.recipe.apart, rng.random() < self.recipe.regional
             rows.append((index, self.tokens(caption, apart, regional)))
         rows.sort(key=lambda row: row[1].length)

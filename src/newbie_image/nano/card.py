@@ -19,6 +19,11 @@ def _on(run: dict[str, Any]) -> str:
     return f" ({run['hardware']})" if "hardware" in run else ""
 
 
+def _minutes(run: dict[str, Any]) -> str:
+    minutes = run.get("minutes", 0)
+    return f"{minutes:.0f} minutes" if minutes >= 10 else f"{minutes:.1f} minutes"
+
+
 def _scores(evaluation: dict[str, Any]) -> list[str]:
     rows = [
         "| pictures | one character | two characters | all right, one | all right, two |",
@@ -65,12 +70,19 @@ def _taught(recipe: dict[str, Any]) -> list[str]:
         lines.append(
             f"- {100 * apart:.0f} of 100 captions in XML were encoded by character (binding `text`){placed}."
         )
-    if recipe.get("hold_out_pairs"):
-        lines.append(
-            "- Nobody in these renders has one of the benchmark's held-out attribute pairs "
-            "(`nano/world/held_out.py`); the runs before the last one had seen them."
-        )
     return lines
+
+
+def _held_out(recipe: dict[str, Any], runs: list[dict[str, Any]]) -> list[str]:
+    """In how many samples nobody had one of the benchmark's held-out pairs; the last run is the recipe's."""
+    if not recipe.get("hold_out_pairs"):
+        return []
+    *before, last = runs
+    without = last.get("seen", 0) + sum(run.get("seen", 0) for run in before if run.get("hold_out_pairs"))
+    return [
+        f"- In {without:,} of {sum(run.get('seen', 0) for run in runs):,} samples nobody had one of the "
+        "benchmark's held-out attribute pairs (`nano/world/held_out.py`); the others, if any, showed them."
+    ]
 
 
 def _binding(file: Path) -> list[str]:
@@ -132,26 +144,24 @@ def write_card(bundle: Path) -> Path:
         f"- {history['pictures']:,} renders of {recipe['size']}×{recipe['size']} with one to {most} "
         "characters; latents at 1/8 with 16 channels.",
         *_taught(recipe),
+        *_held_out(recipe, runs),
         f"- Transformer: {transformer['n_layers']} blocks of width {transformer['dim']}, "
         f"{transformer['n_refiner_layers']} "
         f"+ {transformer['n_refiner_layers']} refiners; text model {transformer['text_layers']} "
         "layers of width "
         f"{transformer['text_dim']} (the last one is never run), pooled text {transformer['pooled_dim']}.",
         "- Autoencoder: "
-        + ", then ".join(
-            f"{each.get('minutes', 0):.0f} minutes, {each.get('step', 0):,} steps{_on(each)}" for each in vae
-        )
+        + ", then ".join(f"{_minutes(each)}, {each.get('step', 0):,} steps{_on(each)}" for each in vae)
         + ".",
         "- Transformer and text encoders together: "
         + ", then ".join(
-            f"{each.get('minutes', 0):.0f} minutes, {each.get('seen', 0):,} samples in "
-            f"{each.get('step', 0):,} steps{_on(each)}"
+            f"{_minutes(each)}, {each.get('seen', 0):,} samples in {each.get('step', 0):,} steps{_on(each)}"
             for each in runs
         )
         + f" of {transformer['batch']}, seed {transformer['seed']}"
         + ("; the settings are those of the last run." if len(runs) > 1 else "."),
         f"- Hardware{' of the last run' if len(runs) > 1 else ''}: {history['hardware']}.",
-        "- Commands: `newbie nano train --stage …` for each stage; every setting is in `recipe.json`.",
+        "- Commands: in docs/nano.md; every setting of the last run is in `recipe.json`.",
         "",
         "## Scores",
         "",

@@ -12,13 +12,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from newbie_image.errors import CheckpointError
 from newbie_image.nano.world.held_out import without_held_out_pairs
 from newbie_image.nano.world.scene import Scene, sample_scene
 
@@ -27,6 +30,19 @@ HELD_OUT_SEED = 1_000_000_000
 """Seeds from here on are never trained on: evaluation uses them."""
 READER_SEED = 500_000_000
 """Seeds of the renders that the evaluator's classifiers learn from; the generator never sees them."""
+
+
+@contextmanager
+def one_at_a_time(file: Path) -> Iterator[None]:
+    """Holds a lock that other processes wait for; where the system has none (Windows), nothing is held."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -63,19 +79,25 @@ class Store:
         same."""
         store = cls(folder, count, size, first_seed, counts, hold_out_pairs)
         (folder / "done").mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(folder / "store.lock"):
+            store._open()
+        return store
+
+    def _open(self) -> None:
+        folder, count, size = self.folder, self.count, self.size
         description = json.dumps(
             {
                 "count": count,
                 "size": size,
-                "first_seed": first_seed,
-                "counts": {str(k): v for k, v in counts.items()},
+                "first_seed": self.first_seed,
+                "counts": {str(k): v for k, v in self.counts.items()},
                 # Written only where it holds, so that folders from before it are still known.
-                **({"hold_out_pairs": True} if hold_out_pairs else {}),
+                **({"hold_out_pairs": True} if self.hold_out_pairs else {}),
             }
         )
         note = folder / "store.json"
         if note.exists() and note.read_text() != description:
-            raise ValueError(
+            raise CheckpointError(
                 f"{folder} holds another set of renders ({note.read_text()}); remove it or name another"
             )
         if not note.exists():
@@ -86,7 +108,6 @@ class Store:
                 folder / "eyes.npy", mode="w+", dtype=np.uint8, shape=(count, size // 4, size // 4)
             ).flush()
             note.write_text(description)
-        return store
 
     def pictures(self) -> np.ndarray:
         """(count, size, size, 3) uint8, memory-mapped; only `finished()` indices hold pictures."""
@@ -109,15 +130,20 @@ class Store:
         spans = [np.arange(b * BLOCK, min((b + 1) * BLOCK, self.count)) for b in blocks]
         return np.concatenate(spans)
 
-    def render(self, workers: int = 2, limit: int | None = None) -> Iterator[int]:
-        """Renders the blocks that are missing, in order; yields the number of finished pictures after
-        each."""
+    def render(
+        self, workers: int = 2, limit: int | None = None, until: float = float("inf")
+    ) -> Iterator[int]:
+        """Renders the blocks that are missing, in order; yields the number of finished pictures after each.
+        At `until` (`time.monotonic()`) it stops with what has been begun."""
         wanted = (min(limit or self.count, self.count) + BLOCK - 1) // BLOCK
         missing = [b for b in range(wanted) if not (self.folder / "done" / f"{b:06d}").exists()]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             for i, _ in enumerate(pool.map(_render_block, [(self, b) for b in missing])):
                 yield (wanted - len(missing) + i + 1) * BLOCK
+                if time.monotonic() > until:
+                    pool.shutdown(cancel_futures=True)
+                    break
 
 
 def _render_block(job: tuple[Store, int]) -> None:

@@ -24,7 +24,9 @@ class TransformerRecipe:
         the first `positions_until` of the run. Half for weights that were trained at half the resolution,
         whose attention then begins with the picture as they know it.
     apart: share of captions in XML whose characters are encoded apart.
-    regional: share of those in which the picture reads each character more in its region and less outside.
+    shuffled: share of complete captions in XML that name their people in any order.
+    regional: share of those encoded apart in which the picture reads each character more in its region and
+        less outside.
     text_lengths: lengths that texts are padded to where the training is compiled, once for each of them.
     optimizer: adamw, or muon for the matrices of the transformer's blocks beside AdamW for all else.
     """
@@ -57,6 +59,7 @@ class TransformerRecipe:
     text_lengths: tuple[int, ...] = (32, 56, 80)
     apart: float = 0.6
     regional: float = 0.65
+    shuffled: float = 0.5
     optimizer: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
 

@@ -71,20 +71,24 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a run needs to be repeated, its time apart.
+    """Everything that a run needs to be repeated, its time and the code's version apart.
 
     Args:
         size: pixels of a picture's side.
         pictures: renders to learn from.
         reader_pictures: renders that the evaluator's classifiers learn from.
-        reader_epochs, reader_batch: how often they see each, and how many people at a time.
+        reader_epochs: how often they see each.
+        reader_batch: crops at a time; the rate grows with its root, from 0.002 at 64.
         steps, guidance, shift: sampling defaults that go into the bundle.
         auto_binding: what the bundle's `auto` means for several characters.
         people: 3 or 6, most characters in a picture.
+        counts: probability of each number of people in the model's renders.
         hold_out_pairs: nobody in the model's renders has one of :data:`world.held_out.HELD_OUT_PAIRS`, so
             that the benchmark can ask for what was never shown together.
         first_seed: scene of the first of the model's renders; another one, far off, for pictures that no
             earlier run has seen.
+    Raises:
+        RequestError: renders that would reach into the scenes of readers or evaluation.
     """
 
     size: int = 128
@@ -97,12 +101,21 @@ class Recipe:
     shift: float = 1.5
     auto_binding: Mode = "region"
     people: int = 3
+    counts: dict[int, float] = field(default_factory=lambda: COUNTS[3])
     hold_out_pairs: bool = False
     first_seed: int = 0
     autoencoder: AutoencoderRecipe = field(
         default_factory=lambda: AutoencoderRecipe(batch=8, latent_noise=0.04)
     )
     transformer: TransformerRecipe = field(default_factory=TransformerRecipe)
+
+    def __post_init__(self) -> None:
+        last = READER_SEED - self.pictures
+        if not 0 <= self.first_seed <= last:
+            raise RequestError(
+                f"first_seed {self.first_seed} with {self.pictures} pictures is not allowed; give 0 to "
+                f"{last}, as the scenes beyond are the readers' and the evaluation's"
+            )
 
     def seeded(self, seed: int) -> Recipe:
         """The same recipe with another seed for both trainings."""
@@ -121,7 +134,7 @@ class Recipe:
         if people not in COUNTS:
             raise RequestError(f"{people} people at most is not a choice; give 3 or 6")
         transformer = replace(self.transformer, text_lengths=TEXT_LENGTHS[people])
-        return replace(self, people=people, transformer=transformer)
+        return replace(self, people=people, counts=COUNTS[people], transformer=transformer)
 
     def sized(self, size: int, learnt_at: int | None = None) -> Recipe:
         """The same recipe for pictures of another size.
@@ -161,7 +174,7 @@ class Workshop:
             recipe.pictures,
             recipe.size,
             recipe.first_seed,
-            COUNTS[recipe.people],
+            recipe.counts,
             recipe.hold_out_pairs,
         )
 
@@ -197,8 +210,10 @@ class Workshop:
             recipe = Path(pipeline.bundle_folder or bundle) / "recipe.json"
             told = json.loads(recipe.read_text()) if recipe.exists() else {}
             for part in ("autoencoder", "transformer"):
-                if told.get(part) and "hardware" in told:
-                    told[part]["hardware"] = told["hardware"]
+                if told.get(part):
+                    told[part] |= {"hardware": told["hardware"]} if "hardware" in told else {}
+                    held_out = told.get("recipe", {}).get("hold_out_pairs", False)
+                    told[part] |= {"hold_out_pairs": True} if held_out else {}
                 runs = [run for run in (*told.get(f"{part}_before", []), told.get(part)) if run]
                 self._before(part).write_text(json.dumps(runs, indent=2) + "\n")
 
@@ -295,18 +310,22 @@ class Workshop:
     def readers(self) -> None:
         """Trains both readers and the detector and writes `character.safetensors`, `scene.safetensors` and
         `detector.safetensors` into the folder `readers`."""
-        pictures, scenes = self._reader_renders()
+        pictures, scenes = self.reader_renders()
         self.classifiers(pictures, scenes)
         finder = train_detector(
             Detector(), pictures, scenes, epochs=self.recipe.reader_epochs, device=self.device,
             report=lambda line: self.report(f"readers: detector {line}"),
         )  # fmt: skip
         save_reader(finder, self.folder / "readers" / "detector.safetensors")
+        note_training(self.folder / "readers", detector_pictures=_with_people(scenes))
 
-    def classifiers(self, pictures: Tensor | None = None, scenes: Sequence[Scene] = ()) -> None:
-        """Trains both readers alone, on the readers' renders if no others are given."""
-        if pictures is None:
-            pictures, scenes = self._reader_renders()
+    def classifiers(self, pictures: Tensor, scenes: Sequence[Scene]) -> None:
+        """Trains both readers and writes `character.safetensors` and `scene.safetensors`.
+
+        Args:
+            pictures: (count, size, size, 3) uint8 on the device.
+            scenes: what each shows.
+        """
         target = self.folder / "readers"
         target.mkdir(parents=True, exist_ok=True)
         people = [sample for i, scene in enumerate(scenes) for sample in samples_of(i, scene)]
@@ -322,10 +341,9 @@ class Workshop:
                 report=lambda line, name=name: self.report(f"readers: {name} {line}"),
             )  # fmt: skip
             save_reader(trained, target / f"{name}.safetensors")
-        note = {"pictures": len(self.reader_store().finished()), "size": recipe.size}
-        (target / "trained.json").write_text(json.dumps(note) + "\n")
+        note_training(target, pictures=_with_people(scenes), size=recipe.size)
 
-    def _reader_renders(self) -> tuple[Tensor, list[Scene]]:
+    def reader_renders(self) -> tuple[Tensor, list[Scene]]:
         """What the readers learn from, (count, size, size, 3) uint8 on the device, and some empty scenes."""
         store = self.reader_store()
         done = store.finished()
@@ -364,9 +382,26 @@ def _runs(note: Path) -> list[dict[str, Any]]:
     return json.loads(note.read_text()) if note.exists() else []
 
 
+def _with_people(scenes: Sequence[Scene]) -> int:
+    return sum(bool(scene.characters) for scene in scenes)
+
+
+def note_training(folder: Path, **facts: int) -> None:
+    """Adds to `trained.json` what readers were trained on."""
+    file = folder / "trained.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | facts) + "\n")
+
+
 def reader_pictures(folder: Path) -> int:
     """How many renders the readers in a folder were trained on."""
     return int(json.loads((folder / "trained.json").read_text())["pictures"])
+
+
+def detector_pictures(folder: Path) -> int:
+    """The same of its detector."""
+    told = json.loads((folder / "trained.json").read_text())
+    return int(told.get("detector_pictures", told["pictures"]))
 
 
 def load_readers(folder: Path) -> tuple[Any, Any]:

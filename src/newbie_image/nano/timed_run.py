@@ -7,7 +7,6 @@ leaves the machine is a parcel (:mod:`newbie_image.nano.parcel`), written at eac
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -29,7 +28,7 @@ from newbie_image.nano.autoencoder import AutoencoderRecipe, build_autoencoder, 
 from newbie_image.nano.batches import TrainingBatch
 from newbie_image.nano.caption_table import Tables, draw_scenes, prepare
 from newbie_image.nano.captions import xml_caption
-from newbie_image.nano.dataset import HELD_OUT_SEED, Store
+from newbie_image.nano.dataset import HELD_OUT_SEED, Store, one_at_a_time
 from newbie_image.nano.evaluate import evaluate, generate, held_out_scenes, write_score
 from newbie_image.nano.export import write_bundle
 from newbie_image.nano.latents import LatentStatistics, read_statistics, write_statistics
@@ -39,8 +38,10 @@ from newbie_image.nano.recipe import (
     COUNTS,
     Recipe,
     Workshop,
+    detector_pictures,
     hardware,
     load_readers,
+    note_training,
     reader_pictures,
 )
 from newbie_image.nano.regional import stacked
@@ -133,6 +134,8 @@ def bundle_bytes(recipe: Recipe) -> int:
     return 2 * sum(weight.numel() for model in models for weight in model.parameters())
 
 
+NO_RENDERS: Final = 90.0
+"""Seconds without a new block of renders after which nobody seems to make any."""
 ON_CARD: Final = Pace(10.0, 3.0, float("inf"))
 
 
@@ -145,8 +148,7 @@ def open_start(start_from: str, work: Path) -> Path:
     brought = work / "brought"
     work.mkdir(parents=True, exist_ok=True)
     # Several parts of a run begin at once; one of them unpacks.
-    with (work / "brought.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(work / "brought.lock"):
         if not brought.exists():
             parcel.unpack(folder, brought)
     return brought
@@ -245,7 +247,7 @@ class TimedRun:
             np.savez(held.with_suffix(".partial.npz"), unseen=made[: len(unseen)], asked=made[len(unseen) :])
             held.with_suffix(".partial.npz").replace(held)
         if readers:
-            for ready in self.workshop.reader_store().render(workers):
+            for ready in self.workshop.reader_store().render(workers, until=until):
                 self.report(f"render: {ready} of {self.recipe.reader_pictures} for the readers")
         recipe = self.recipe.transformer
         for ready in prepare(self.store(), self.work / "tables", recipe, workers=workers, until=until):
@@ -263,25 +265,37 @@ class TimedRun:
         return np.stack([render(scene, self.recipe.size) for scene in scenes])
 
     def readers(self, detector: Path, until: float) -> None:
-        """Trains both readers once their renders are there, and packs them with a detector that there is;
-        nothing where an earlier call has done it.
+        """Trains both readers once their renders are there, unless an earlier call has; packs them with a
+        detector that there is.
 
         Args:
-            detector: its file.
+            detector: its file, in a folder of readers.
             until: `time.monotonic()` at which waiting for renders is given up.
+        Raises:
+            CheckpointError: no such detector, or no renders in time.
         """
-        store, target = self.workshop.reader_store(), self.work / "readers"
+        if not detector.exists():
+            raise CheckpointError(f"{detector} is not there; name a folder of readers that has one")
+        target = self.work / "readers"
         if not (target / "trained.json").exists():
-            while len(store.finished()) < store.count:
-                if time.monotonic() > until:
-                    raise CheckpointError(
-                        f"{len(store.finished())} of {store.count} renders for the readers came in time; "
-                        "call again with more minutes"
-                    )
-                time.sleep(0.5)
-            self.workshop.classifiers()
-        shutil.copyfile(detector, target / detector.name)
+            self._await_reader_renders(until)
+            self.workshop.classifiers(*self.workshop.reader_renders())
+            shutil.copyfile(detector, target / detector.name)
+            note_training(target, detector_pictures=detector_pictures(detector.parent))
         parcel.pack(target, self.out / "readers")
+
+    def _await_reader_renders(self, until: float) -> None:
+        store, latest = self.workshop.reader_store(), time.monotonic()
+        ready = len(store.finished())
+        while ready < store.count:
+            if time.monotonic() > min(until, latest + NO_RENDERS):
+                raise CheckpointError(
+                    f"{ready} of {store.count} renders for the readers came in time; name the part render "
+                    "too, or call again with more minutes"
+                )
+            time.sleep(0.5)
+            if len(store.finished()) > ready:
+                ready, latest = len(store.finished()), time.monotonic()
 
     def autoencoder(self, minutes: float, left: float) -> None:
         """Trains until `minutes` are spent in all, and two fifths of the `left` minutes of this call at most;
