@@ -108,6 +108,12 @@ def read_binding(text: str) -> BindingParts | None:
         raise RequestError(
             f"binding {text!r}: sealed holds in all steps and layers; leave window and layers away"
         )
+    held = ("encode", "text", "region", "blind", "apart", "background")
+    if parts.sealed and not all(getattr(parts, name) for name in held):
+        raise RequestError(
+            f"binding {text!r}: sealed holds only with all of {', '.join(held)} on; give sealed alone, or "
+            "full without some of them"
+        )
     return parts
 
 

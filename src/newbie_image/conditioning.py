@@ -77,7 +77,7 @@ def conditioned_velocity(
     ) -> VelocityFn:
         def told(whole: PreparedText) -> Told:
             mine = part(whole)
-            if binding is None or pictures == 0:
+            if binding is None or (pictures == 0 and not binding.parts.sealed):
                 return ((0.0, mine),)
             return phases(binding, mine, pictures, len(transformer.layers), grid, form)
 

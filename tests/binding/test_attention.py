@@ -181,10 +181,45 @@ def test_the_negative_prompt_gets_no_rules() -> None:
     with torch.no_grad():
         prepared = made.prepare_text(tokens, mask, pooled, (8, 8))
         plain = made.velocity(latents, torch.tensor([0.3, 0.3]), prepared)
-        told = Binding(MODES["sealed"], text(), HALVES).tell(prepared, 1, 2, regional=True)
+        told = Binding(MODES["full"], text(), HALVES).tell(prepared, 1, 2, regional=True)
         bound = made.velocity(latents, torch.tensor([0.3, 0.3]), told)
     torch.testing.assert_close(bound[1], plain[1], atol=1e-5, rtol=1e-5)
     assert (bound[0] - plain[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("form", ["mask", "appended"])
+@pytest.mark.parametrize("separate", [False, True])
+def test_sealed_holds_for_the_negative_prompt_too(form: str, separate: bool) -> None:
+    made = model(layers=3, refiners=2)
+    torch.manual_seed(3)
+    tokens, pooled = torch.randn(2, len(GROUPS), 16), torch.randn(2, 8)
+    latents = torch.randn(2, 16, 8, 8, requires_grad=True)
+    prepared = made.prepare_text(
+        tokens, torch.ones(2, len(GROUPS)), pooled, (8, 8), torch.tensor([GROUPS] * 2)
+    )
+    pictures, row = (0, 0) if separate else (1, 1)
+    if separate:  # guidance in two passes: the negative rows come alone
+        prepared, given = prepared.rows(1, 2), latents[1:]
+    else:
+        given = latents
+    binding = Binding(MODES["sealed"], text(), HALVES)
+    told = binding.tell(prepared, pictures, 3, regional=True, form=form)  # pyright: ignore[reportArgumentType]
+    velocity = made.velocity(given, torch.full((len(given),), 0.3), told)[row]
+    reached = flow(velocity[..., 4:], latents)[1]
+    assert reached[..., :4].max() == 0
+    assert reached[..., 4:].max() > 0
+
+
+def test_a_characters_text_reaches_nobodys_picture_by_way_of_another_text() -> None:
+    barred = read_binding("off,region=on,beta_minus=inf")
+    assert barred is not None
+    # A's picture is kept out of it (blind), so that what B's picture has of A's text came through B's text.
+    through = replace(barred, blind=True, apart=True)
+    velocity, tokens, _ = gradients(model(layers=2), through)
+    assert flow(right(velocity), tokens)[0, 1:3].max() > 0
+    velocity, tokens, _ = gradients(model(layers=2), replace(through, text=True))
+    assert flow(right(velocity), tokens)[0, 1:3].max() == 0
+    assert flow(right(velocity), tokens)[0, 3:5].sum(-1).min() > 0
 
 
 def test_windows_and_layers() -> None:

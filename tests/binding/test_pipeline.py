@@ -11,7 +11,7 @@ import torch
 from newbie_image.binding import sight
 from newbie_image.binding.binding import decide
 from newbie_image.binding.sight import Sight
-from newbie_image.binding_modes import MODES
+from newbie_image.binding_modes import MODES, read_binding
 from newbie_image.errors import PromptError, RequestError
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
@@ -283,11 +283,47 @@ def test_changes_are_checked() -> None:
 def test_auto_is_the_bundles_mode_and_its_regions_need_positions() -> None:
     one, two = "<character_1><n>a</n></character_1>", "<character_2><n>b</n>{}</character_2>"
     placed = one.replace("</n>", "</n><position>left</position>") + two.format("<position>right</position>")
-    for text, wanted in (
-        (placed, MODES["region"]),
-        (placed.replace("<position>left</position>", ""), MODES["text"]),
-        (one, MODES["off"]),
+    nowhere = placed.replace("<position>left</position>", "").replace("<position>right</position>", "")
+    half = placed.replace("<position>left</position>", "")
+    for text, wanted, said in (
+        (placed, MODES["region"], 0),
+        (nowhere, MODES["text"], 0),
+        (half, MODES["text"], 1),
+        (one, MODES["off"], 0),
     ):
         parts, remarks = decide("auto", parse(text + "<general_tags>day</general_tags>"), "region")
         assert parts == replace(wanted, weights=False)
-        assert remarks == ()
+        assert len(remarks) == said
+    _, (remark,) = decide("auto", parse(half + "<general_tags>day</general_tags>"), "region")
+    assert "character_1 has no position" in remark
+    assert "auto binds by 'region' without regions" in remark
+    assert decide("auto", parse(half + "<general_tags>day</general_tags>"), "text")[1] == ()
+
+
+def test_sealed_keeps_a_character_out_of_the_other_half_in_guided_steps(pipeline: NewbiePipeline) -> None:
+    halves = PLACED.replace("center_left", "0,0,0.5,1").replace("<position>right", "<position>0.5,0,1,1")
+
+    # As many tokens in another order: the image's places in the rotary tables depend on the caption's length.
+    first, second = "pink_hair, twintails", "twintails, pink_hair"
+
+    def latents(hair: str, binding: str) -> torch.Tensor:
+        prompt = halves.replace(first, hair)
+        assert hair in prompt
+        request = GenerationRequest(prompt, "bad", binding=binding, steps=3, seed=4, guidance_scale=3.0)
+        *_, done = pipeline.stream(request)
+        assert isinstance(done, PictureDone)
+        return done.latents
+
+    half = latents(first, "sealed").shape[-1] // 2
+    apart = latents(first, "sealed") - latents(second, "sealed")
+    assert apart[..., half:].abs().max() < 1e-5
+    assert apart[..., :half].abs().max() > 1e-3
+    through = latents(first, "full") - latents(second, "full")
+    assert through[..., half:].abs().max() > 1e-5
+
+
+def test_sealed_is_all_of_its_parts() -> None:
+    for setting in ("sealed,text=off", "sealed,encode=off", "off,sealed=on"):
+        with pytest.raises(RequestError, match="sealed holds only with all of encode, text"):
+            read_binding(setting)
+    assert read_binding("full,sealed=on") is not None

@@ -51,14 +51,25 @@ class Binding:
 
     def factors(self, grid: tuple[int, int], regional: bool, picture: int = 0) -> Factors:
         """The added scores for picture number `picture`, of `grid` image tokens (rows, columns)."""
-        rows, columns = grid
-        if self.masks:
-            masks = self.masks[picture].flatten(1)
-        else:
-            masks = soft_masks([region.box for region in self.regions], rows, columns)
         return binding_factors(
-            self.text.groups, self.text.weights, masks, rows * columns, self.parts, regional=regional
+            self.text.groups,
+            self.text.weights,
+            self._masks(grid, picture),
+            grid[0] * grid[1],
+            self.parts,
+            regional=regional,
         )
+
+    def negative_factors(self, grid: tuple[int, int], length: int, picture: int = 0) -> Factors:
+        """The same for the negative prompt, of `length` tokens, whose words are nobody's: its picture must
+        not carry between sealed regions what the prompt's does not."""
+        nobodys = (0,) * length
+        return binding_factors(nobodys, (), self._masks(grid, picture), grid[0] * grid[1], self.parts)
+
+    def _masks(self, grid: tuple[int, int], picture: int) -> Tensor:
+        if self.masks:
+            return self.masks[picture].flatten(1)
+        return soft_masks([region.box for region in self.regions], *grid)
 
     def tell(
         self, prepared: PreparedText, pictures: int, blocks: int, *, regional: bool, form: Form = "mask"
@@ -66,7 +77,8 @@ class Binding:
         """The same prepared text with this binding's rules for its first rows.
 
         Args:
-            prepared: the prompt's rows, then any others (negative prompts), which get none of the rules.
+            prepared: the prompt's rows, then any others (negative prompts, in the same order), which get none
+                of the rules; where regions are sealed, they are sealed there too.
             pictures: how many of the rows are the prompt's.
             blocks: joint blocks of the transformer.
             regional: whether the parts that need regions act.
@@ -102,12 +114,11 @@ class Binding:
         dense: dict[tuple[int, int], Tensor] = {}
         rows: list[Tensor] = []
         for row, known in enumerate(on_host):
-            kind = -1 if row >= pictures else row if self.varies(regional) else 0
+            negative = row >= pictures
+            picture = (row - pictures if negative else row) if self.varies(regional) else 0
+            kind = -1 - picture if negative else picture
             if kind not in rules:
-                found = self.factors(prepared.grid, regional, max(kind, 0))
-                found = Factors(found.queries[:tokens], found.keys[:tokens])
-                none = Factors(torch.zeros_like(found.queries), torch.zeros_like(found.keys))
-                rules[kind] = none if kind < 0 else found
+                rules[kind] = self._rules(prepared.grid, regional, tokens, picture, negative)
             each.append(rules[kind].padded(known))
             written = (kind, int(known.sum()))
             if form == "mask" and written not in dense:
@@ -122,6 +133,17 @@ class Binding:
             for parts in ([one.queries for one in each], [one.keys for one in each])
         )
         return KeyPadding(valid, factors=(queries, keys))
+
+    def _rules(
+        self, grid: tuple[int, int], regional: bool, tokens: int, picture: int, negative: bool
+    ) -> Factors:
+        """Of the first `tokens` of a row, image and caption."""
+        if not negative:
+            found = self.factors(grid, regional, picture)
+            return Factors(found.queries[:tokens], found.keys[:tokens])
+        if self.parts.sealed and regional:
+            return self.negative_factors(grid, tokens - grid[0] * grid[1], picture)
+        return Factors(torch.zeros(tokens, 1), torch.zeros(tokens, 1))
 
 
 def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tuple[str, ...]]:
@@ -142,7 +164,13 @@ def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tu
     ]
     if parts is None:
         chosen = MODES[default] if people > 1 else MODES["off"]
-        if any(place_of(character) is None for character in prompt.characters):
+        lost = [each.key for each in prompt.characters if place_of(each) is None]
+        if lost and chosen.regional:
+            if len(lost) < people:
+                remarks.append(
+                    f"{', '.join(lost)} {'has' if len(lost) == 1 else 'have'} no position that can be used: "
+                    f"auto binds by {default!r} without regions, and those of the others are not used"
+                )
             chosen = chosen.without_regions()
         return replace(chosen, weights=weighed), tuple(remarks)
     if weighed and not parts.weights:

@@ -45,6 +45,9 @@ class SeveralBindings(Binding):
     def factors(self, grid: tuple[int, int], regional: bool, picture: int = 0) -> Factors:
         return self.each[picture].factors(grid, regional)
 
+    def negative_factors(self, grid: tuple[int, int], length: int, picture: int = 0) -> Factors:
+        return self.each[picture].negative_factors(grid, length)
+
 
 @torch.no_grad()
 def draw_many(

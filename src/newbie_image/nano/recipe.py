@@ -99,7 +99,7 @@ class Recipe:
     steps: int = 12
     guidance: float = 3.0
     shift: float = 1.5
-    auto_binding: Mode = "region"
+    auto_binding: Mode = "text"
     people: int = 3
     counts: dict[int, float] = field(default_factory=lambda: COUNTS[3])
     hold_out_pairs: bool = False
