@@ -135,7 +135,8 @@ def test_readings_are_of_one_evaluator_and_the_report_says_what_was_skipped(
         assert name == "figures.json" or f"({name})" in text
     figures = json.loads((tmp_path / "figures.json").read_text())
     right = figures["figures"]["xml"]["seen"]["by_people"]["2"]["attributes right"]["reader"]
-    assert 0.85 < right["low"] <= right["value"] <= right["high"] <= 1
+    assert right["value"] > 0.95  # the world's own pictures
+    assert right["low"] < right["value"] <= right["high"] <= 1
     assert right["count"] == sum(
         sum(v != -1 for v in p.asked.values())
         for r in results.readings("xml", "seen", 2).values()
