@@ -3,7 +3,7 @@
     python benchmarks/binding_cost.py [--bundle nano] [--rounds 30]
 
 The embedded model on this machine's processor, bfloat16 where it is native, two characters, without guidance
-(which would be a second pass that no binding touches); each round times one step of every mode in turn,
+(a second pass, which `sealed` alone touches); each round times one step of every mode in turn,
 and the least of them counts. `card_step.py` measures the published sizes on a card with the same function.
 """
 
