@@ -6,10 +6,17 @@ import random
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from newbie_image.nano.alignment import LABELS, AlignmentHead, token_labels
-from newbie_image.nano.captions import sentence_caption, tag_caption, training_caption, xml_caption
+from newbie_image.nano.captions import (
+    complete_caption,
+    sentence_caption,
+    tag_caption,
+    varied_caption,
+    xml_caption,
+)
 from newbie_image.nano.parts import Parts, TransformerRecipe
 from newbie_image.nano.readers import HIDDEN
 from newbie_image.nano.world import attributes as a
@@ -80,7 +87,8 @@ def test_its_gradient_reaches_the_text_encoder_and_it_can_be_learnt():
     optimizer = torch.optim.Adam([*parts.parameters(), *head.parameters()], 1e-2)
     losses, reached = [], []
     for _ in range(40):
-        text = (ids, mask, torch.zeros_like(ids), ids, mask, torch.zeros(2, 6, 4))
+        apart = (torch.zeros(2, 6, 4), torch.zeros(2, dtype=torch.bool))
+        text = (ids, mask, torch.zeros_like(ids), ids, mask, *apart)
         parts(torch.zeros(2, 16, 4, 4), torch.zeros(2), *text)
         loss, hits = head(labels, torch.ones(2))
         loss.backward()
@@ -98,9 +106,10 @@ def test_its_gradient_reaches_the_text_encoder_and_it_can_be_learnt():
 
 def test_captions_before_the_varied_part_say_everything_with_people_in_any_order():
     scene = sample_scene(5, counts={2: 1.0})
-    said = {training_caption(scene, random.Random(seed), varied=False) for seed in range(60)}
-    assert xml_caption(scene) in said
-    turned = replace(scene, characters=scene.characters[::-1])
-    assert xml_caption(turned) in said
-    assert said <= {xml_caption(scene), xml_caption(turned), tag_caption(scene), sentence_caption(scene)}
-    assert len({training_caption(scene, random.Random(seed)) for seed in range(60)}) > 20
+    said = [complete_caption(scene, random.Random(seed), 0.5, 0.3) for seed in range(300)]
+    turned, unplaced = replace(scene, characters=scene.characters[::-1]), xml_caption(scene, positions=False)
+    asked = (xml_caption(scene), xml_caption(turned), unplaced, tag_caption(scene), sentence_caption(scene))
+    assert set(said) == set(asked)
+    assert said.count(unplaced) / len(said) == pytest.approx(0.94 * 0.3, abs=0.08)
+    assert said.count(xml_caption(turned)) / len(said) == pytest.approx(0.94 * 0.7 / 4, abs=0.08)
+    assert len({varied_caption(scene, random.Random(seed)) for seed in range(60)}) > 20

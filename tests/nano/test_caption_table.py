@@ -23,11 +23,12 @@ from newbie_image.nano.captions import (
     in_any_order,
     sentence_caption,
     tag_caption,
-    training_caption,
+    varied_caption,
     xml_caption,
 )
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.parts import TransformerRecipe
+from newbie_image.nano.regional import caption_boxes
 
 RECIPE = TransformerRecipe(apart=0.5)
 
@@ -46,18 +47,23 @@ def test_rows_are_what_the_captioner_makes_of_the_same_captions(store):
         named = in_any_order(scene, rng, RECIPE.shuffled)
         assert len(rows) == COMPLETE + VARIED
         assert rows[0] == captioner.tokens(xml_caption(named), False)
-        assert rows[1] == captioner.tokens(xml_caption(named), True, True)
+        assert rows[1] == captioner.tokens(xml_caption(named), True, scene)
         assert rows[1] != rows[0]
-        assert rows[2] == captioner.tokens(tag_caption(scene), False)
-        assert rows[3] == captioner.tokens(sentence_caption(scene), False)
+        unplaced = xml_caption(scene, positions=False)
+        assert rows[2] == captioner.tokens(unplaced, False)
+        assert rows[3] == captioner.tokens(unplaced, True, scene)
+        assert rows[3].boxes == caption_boxes(xml_caption(scene))
+        assert rows[4] == captioner.tokens(tag_caption(scene), False)
+        assert rows[5] == captioner.tokens(sentence_caption(scene), False)
         for row in rows[COMPLETE:]:
-            caption = training_caption(scene, rng, True)
-            assert row == captioner.tokens(caption, rng.random() < RECIPE.apart, True)
+            caption = varied_caption(scene, rng)
+            assert row == captioner.tokens(caption, rng.random() < RECIPE.apart, scene)
 
 
 def test_complete_rows_are_drawn_as_often_as_training_captions_are():
-    assert complete_shares(0.25) == pytest.approx((0.705, 0.235, 0.04, 0.02))
-    assert sum(complete_shares(0.5)) == pytest.approx(1)
+    assert complete_shares(0.25, 0) == pytest.approx((0.705, 0.235, 0, 0, 0.04, 0.02))
+    assert complete_shares(0.25, 0.2) == pytest.approx((0.564, 0.188, 0.141, 0.047, 0.04, 0.02))
+    assert sum(complete_shares(0.5, 0.3)) == pytest.approx(1)
 
 
 def test_a_block_is_rendered_and_tokenised_once_and_read_back(store, tmp_path, monkeypatch):

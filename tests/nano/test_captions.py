@@ -9,7 +9,7 @@ from newbie_image.nano.captions import (
     character_tags,
     sentence_caption,
     tag_caption,
-    training_caption,
+    varied_caption,
     xml_caption,
 )
 from newbie_image.nano.world.attributes import FIGURES
@@ -54,11 +54,11 @@ def test_training_leaves_out_and_shuffles_but_never_invents():
 
 def test_all_kinds_are_trained_on_and_seeds_repeat():
     scene = sample_scene(3, 2)
-    kinds = [parse(training_caption(scene, random.Random(i))).kind for i in range(300)]
+    kinds = [parse(varied_caption(scene, random.Random(i))).kind for i in range(300)]
     assert kinds.count("xml") > 200
     assert kinds.count("tags") > 10
     assert kinds.count("tags") + kinds.count("sentence") > 30
-    assert training_caption(scene, random.Random(7)) == training_caption(scene, random.Random(7))
+    assert varied_caption(scene, random.Random(7)) == varied_caption(scene, random.Random(7))
 
 
 def test_a_named_figure_is_asked_for_by_its_name_alone():

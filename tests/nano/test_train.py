@@ -48,7 +48,8 @@ def test_every_used_part_gets_a_gradient():
     mask = torch.ones_like(ids)
     mask[0, 5:] = 0
     latents, time = torch.randn(2, 16, 4, 4), torch.tensor([0.2, 0.7])
-    out = parts(latents, time, ids, mask, torch.zeros_like(ids), ids, mask, torch.zeros(2, 6, 4))
+    apart = (torch.zeros(2, 6, 4), torch.zeros(2, dtype=torch.bool))
+    out = parts(latents, time, ids, mask, torch.zeros_like(ids), ids, mask, *apart)
     out.square().mean().backward()
     trained = {id(p) for p in parts.trained()}
     for name, parameter in parts.named_parameters():

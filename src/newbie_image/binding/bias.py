@@ -82,14 +82,14 @@ def _inside(place: Tensor, low: Tensor, high: Tensor, blur: float) -> Tensor:
 
 
 def owners(masks: Tensor) -> Tensor:
-    """Which region each image token belongs to: (tokens,) int64, 0 for none, else from 1.
+    """Which region each image token belongs to: (…, tokens) int64, 0 for none, else from 1.
 
     Args:
-        masks: (regions, tokens) in [0, 1].
+        masks: (…, regions, tokens) in [0, 1].
     """
-    if masks.shape[0] == 0:
-        return torch.zeros(masks.shape[1], dtype=torch.int64)
-    best, which = masks.max(0)
+    if masks.shape[-2] == 0:
+        return torch.zeros(*masks.shape[:-2], masks.shape[-1], dtype=torch.int64)
+    best, which = masks.max(-2)
     return torch.where(best >= 0.5, which + 1, 0)
 
 

@@ -166,6 +166,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         pooled_text: Tensor,
         text_groups: Tensor | None = None,
         region_scores: Tensor | None = None,
+        image_groups: Tensor | None = None,
     ) -> Tensor:
         """Velocity of noisy latents under captions, in one go: for training and for single evaluations.
 
@@ -182,6 +183,9 @@ class NextDiT(ModelMixin, ConfigMixin):
                 same character alone among the caption's, those of 0 and below by all. None lets all read all.
             region_scores: (batch, characters + 1, image tokens), with `text_groups`: added to the scores with
                 which the picture reads tokens of group 0 and below, of character 1, of 2, ….
+            image_groups: (batch, image tokens) integers, with `text_groups`: tokens of a character (1, 2, …)
+                are not read by another character's, and no image token by the caption; −1 throughout a
+                picture without these rules.
         Returns:
             Velocity data − noise, shape and dtype of the latents.
         Raises:
@@ -189,8 +193,9 @@ class NextDiT(ModelMixin, ConfigMixin):
         """
         check_latents(latents, self.in_channels, self.patch_size)
         size = (latents.shape[-2], latents.shape[-1])
+        regions = (region_scores, image_groups)
         prepared = self._prepare(
-            text_tokens, text_mask, pooled_text, size, text_groups, static=True, scores=region_scores
+            text_tokens, text_mask, pooled_text, size, text_groups, static=True, regions=regions
         )
         return self.velocity(latents, timestep, prepared)
 
@@ -228,7 +233,7 @@ class NextDiT(ModelMixin, ConfigMixin):
         latent_size: tuple[int, int],
         groups: Tensor | None,
         static: bool,
-        scores: Tensor | None = None,
+        regions: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> PreparedText:
         check_text(tokens, mask, pooled, self.cap_feat_dim, self.clip_text_dim)
         rows, columns = token_grid(latent_size, self.patch_size, self.axes_lens)
@@ -263,8 +268,11 @@ class NextDiT(ModelMixin, ConfigMixin):
             padding = self._padding(everywhere, static)
             if groups is not None:
                 bias = group_bias(everywhere, F.pad(groups, (image, 0), value=IMAGE))
+                scores, owners = regions
                 if scores is not None:
                     bias = bias + F.pad(_of_tokens(scores, groups), (image, 0, 0, length))[:, None]
+                if owners is not None:
+                    bias = bias.masked_fill(_barred(owners, length)[:, None], -math.inf)
                 padding = KeyPadding(everywhere, bias=bias)
         pooled = self.clip_text_pooled_proj(pooled.to(dtype)).to(dtype)
         return PreparedText(text, pooled, rotary, padding, (rows, columns), lengths)
@@ -382,6 +390,15 @@ def _of_tokens(scores: Tensor, groups: Tensor) -> Tensor:
     """(batch, groups, image tokens) → (batch, image tokens, caption tokens), by each token's group."""
     index = groups.clamp_min(0)[:, :, None].expand(-1, -1, scores.shape[-1])
     return scores.gather(1, index).transpose(1, 2)
+
+
+def _barred(owners: Tensor, length: int) -> Tensor:
+    """(batch, image tokens) regions → (batch, tokens, tokens) bool over image and caption: which keys a query
+    must not see because they are another region's, or because the query is the caption's."""
+    asks, shows = owners[:, :, None], owners[:, None, :]
+    apart = (asks != shows) & (asks > 0) & (shows > 0)
+    blind = (owners >= 0)[:, None, :].expand(-1, length, -1)
+    return F.pad(torch.cat([apart, blind], dim=1), (0, length))
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:

@@ -29,14 +29,14 @@ class TrainingBatch:
 
     clean: (batch, 16, height/8, width/8) float32 latents. weight: (batch, 1, height/8, width/8), mean 1.
     said: (batch,) float32, 0 where the caption is empty. text: ids, mask, groups, pooled ids, pooled mask,
-    each (batch, length) int64; boxes (batch, people, 4). labels: (batch, tokens, labels) int64, None where
-    they were not asked for.
+    each (batch, length) int64; boxes (batch, people, 4); full (batch,) bool. labels: (batch, tokens, labels)
+    int64, None where they were not asked for.
     """
 
     clean: Tensor
     weight: Tensor
     said: Tensor
-    text: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    text: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
     labels: Tensor | None
 
     @property
@@ -98,13 +98,14 @@ class HostBatches:
             labels = None
             if wanted.labels:
                 labels = torch.from_numpy(self.captioner.labels(batch.indices, side // 2)).to(self.device)
-            text = (batch.ids, batch.mask, batch.groups, batch.pooled_ids, batch.pooled_mask, batch.boxes)
-            ids, mask, groups, pooled_ids, pooled_mask, boxes = (x.to(self.device) for x in text)
+            text = (batch.ids, batch.mask, batch.groups, batch.pooled_ids, batch.pooled_mask)
+            ids, mask, groups, pooled_ids, pooled_mask = (x.to(self.device) for x in text)
+            boxes, full = batch.boxes.to(self.device), batch.full.to(self.device)
             yield TrainingBatch(
                 clean,
                 weight.to(self.device),
                 torch.from_numpy(batch.said).to(self.device),
-                (ids, mask, groups, pooled_ids, pooled_mask, boxes),
+                (ids, mask, groups, pooled_ids, pooled_mask, boxes, full),
                 labels,
             )
 

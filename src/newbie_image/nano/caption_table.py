@@ -2,8 +2,9 @@
 index.
 
 Every picture has the same rows: the complete caption in XML encoded whole, the same with its characters
-apart, flat tags, a sentence, then `VARIED` captions as the last part of a training varies them. A table is
-one `NNNNNN.npz` a block of renders, made by the process that renders the block; tokens lie end to end, int16.
+apart, both again without positions, flat tags, a sentence, then `VARIED` captions as the last part of a
+training varies them. A table is one `NNNNNN.npz` a block of renders, made by the process that renders the
+block; tokens lie end to end, int16.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from newbie_image.nano.captions import (
     in_any_order,
     sentence_caption,
     tag_caption,
-    training_caption,
+    varied_caption,
     xml_caption,
 )
 from newbie_image.nano.dataset import Store
@@ -36,30 +37,35 @@ from newbie_image.nano.parts import TransformerRecipe
 from newbie_image.nano.regional import stacked
 from newbie_image.nano.world.scene import Scene
 
-COMPLETE: Final = 4
-"""Rows of a picture that say everything: XML whole, XML apart, tags, a sentence."""
+COMPLETE: Final = 6
+"""Rows of a picture that say everything: XML whole and apart, without positions whole and apart, tags, a
+sentence."""
 VARIED: Final = 6
 
 
-def complete_shares(apart: float) -> tuple[float, ...]:
-    """How often each complete row is drawn; as `training_caption` without variation, with `apart` the share
-    of XML whose characters are encoded apart."""
-    return (0.94 * (1 - apart), 0.94 * apart, 0.04, 0.02)
+def complete_shares(apart: float, unplaced: float) -> tuple[float, ...]:
+    """How often each complete row is drawn, as `complete_caption` has it: `apart` is the share of XML whose
+    characters are encoded apart, `unplaced` that without positions."""
+    xml = [place * way for place in (1 - unplaced, unplaced) for way in (1 - apart, apart)]
+    return (*(0.94 * share for share in xml), 0.04, 0.02)
 
 
 def caption_rows(captioner: Captioner, scene: Scene, seed: int) -> list[GroupedTokens]:
     """All rows of one picture. The same seed gives the same rows."""
     rng = random.Random(seed)
     xml = xml_caption(in_any_order(scene, rng, captioner.recipe.shuffled))
+    unplaced = xml_caption(scene, positions=False)
     rows = [
         captioner.tokens(xml, False),
-        captioner.tokens(xml, True, True),
+        captioner.tokens(xml, True, scene),
+        captioner.tokens(unplaced, False),
+        captioner.tokens(unplaced, True, scene),
         captioner.tokens(tag_caption(scene), False),
         captioner.tokens(sentence_caption(scene), False),
     ]
     for _ in range(VARIED):
-        caption = training_caption(scene, rng, True)
-        rows.append(captioner.tokens(caption, rng.random() < captioner.recipe.apart, True))
+        caption = varied_caption(scene, rng)
+        rows.append(captioner.tokens(caption, rng.random() < captioner.recipe.apart, scene))
     return rows
 
 

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from newbie_image.models.gemma_text import PREFIX
 from newbie_image.nano.alignment import token_labels
-from newbie_image.nano.captions import training_caption
+from newbie_image.nano.captions import complete_caption, varied_caption, xml_caption
 from newbie_image.nano.dataset import Store
 from newbie_image.nano.parts import TransformerRecipe
 from newbie_image.nano.regional import Boxes, caption_boxes, stacked
 from newbie_image.nano.tokenizer import TAG_SYSTEM_PROMPT, XML_SYSTEM_PROMPT, build_tokenizer
+from newbie_image.nano.world.scene import Scene
 
 GEMMA_PAD: Final = 0
 JINA_PAD: Final = 1
@@ -30,7 +31,8 @@ class Batch:
 
     indices: (batch,). said: (batch,) float32, 0 where the caption is empty. ids, mask, groups, pooled_ids,
     pooled_mask: (batch, length) int64; groups are 0 throughout where the caption is encoded whole.
-    boxes: (batch, people, 4) float32, see :mod:`newbie_image.nano.regional`.
+    boxes: (batch, people, 4) float32, see :mod:`newbie_image.nano.regional`. full: (batch,) bool, whether
+    binding `full` acts where there are boxes.
     """
 
     indices: np.ndarray
@@ -41,6 +43,7 @@ class Batch:
     pooled_ids: Tensor
     pooled_mask: Tensor
     boxes: Tensor
+    full: Tensor
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,20 @@ class Captioner:
         self, rng: random.Random, candidates: np.ndarray, varied: bool = True, batches: int = 4
     ) -> Iterator[Batch]:
         """Yields `batches` batches over random `candidates` (picture indices); with
-        `varied`, half of the captions are (see `training_caption`)."""
+        `varied`, half of the captions are (see `varied_caption`)."""
         size = self.recipe.batch
         rows: list[tuple[int, GroupedTokens]] = []
         for _ in range(size * batches):
             index = int(candidates[rng.randrange(len(candidates))])
             empty = rng.random() < self.recipe.unconditional
             vary = varied and rng.random() < 0.5
-            caption = "" if empty else training_caption(self.scene(index), rng, vary, self.recipe.shuffled)
+            scene, caption = self.scene(index), ""
+            if vary and not empty:
+                caption = varied_caption(scene, rng)
+            elif not empty:
+                caption = complete_caption(scene, rng, self.recipe.shuffled, self.recipe.unplaced)
             apart, regional = rng.random() < self.recipe.apart, rng.random() < self.recipe.regional
-            rows.append((index, self.tokens(caption, apart, regional)))
+            rows.append((index, self.tokens(caption, apart, scene if regional else None)))
         rows.sort(key=lambda row: row[1].length)
         order = list(range(batches))
         rng.shuffle(order)
@@ -116,11 +123,14 @@ class Captioner:
                 _padded([tokens.groups for _, tokens in chosen], length, 0)[0],
                 *_padded([tokens.pooled_ids for _, tokens in chosen], length, JINA_PAD),
                 stacked([tokens.boxes for _, tokens in chosen]),
+                torch.tensor([rng.random() < self.recipe.full for _ in chosen]),
             )
 
-    def tokens(self, caption: str, apart: bool, regional: bool = False) -> GroupedTokens:
+    def tokens(self, caption: str, apart: bool, scene: Scene | None = None) -> GroupedTokens:
         """A caption's tokens, encoded whole, or each character's block apart behind the system prompt; then
-        the pooled vector is that of the general tags alone, and characters may be kept to their regions."""
+        the pooled vector is that of the general tags alone, and with `scene` characters are kept to their
+        regions: those that the caption says, or where it says none those of the scene, whose people it names
+        in their order."""
         if not (apart and caption.startswith("<character_")):
             ids = self.gemma(with_system_prompt(caption)).input_ids
             return GroupedTokens(ids, [0] * len(ids), self.jina(caption).input_ids)
@@ -134,7 +144,9 @@ class Captioner:
                 ids, groups = encoded[:first], [PREFIX] * first
             ids += encoded[first:]
             groups += [number] * (len(encoded) - first)
-        boxes = caption_boxes(caption) if regional else ()
+        boxes: Boxes = ()
+        if scene is not None:
+            boxes = caption_boxes(caption) or caption_boxes(xml_caption(scene))
         return GroupedTokens(ids, groups, self.jina(blocks[0]).input_ids, boxes)
 
     def labels(self, indices: np.ndarray, side: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
 from newbie_image.models.gemma_text import GemmaTextModel
 from newbie_image.models.jina_text import JinaTextModel
 from newbie_image.models.next_dit import NextDiT
-from newbie_image.nano.regional import region_scores
+from newbie_image.nano.regional import region_rules
 from newbie_image.nano.tokenizer import SIZE
 
 
@@ -25,8 +25,11 @@ class TransformerRecipe:
         whose attention then begins with the picture as they know it.
     apart: share of captions in XML whose characters are encoded apart.
     shuffled: share of complete captions in XML that name their people in any order.
+    unplaced: share of complete captions in XML that do not say where anybody stands; people are then named
+        from left to right, and where regions act they are those of the picture.
     regional: share of those encoded apart in which the picture reads each character more in its region and
         less outside.
+    full: share of the regional ones in which all parts of binding `full` act.
     text_lengths: lengths that texts are padded to where the training is compiled, once for each of them.
     optimizer: adamw, or muon for the matrices of the transformer's blocks beside AdamW for all else.
     """
@@ -60,6 +63,8 @@ class TransformerRecipe:
     apart: float = 0.6
     regional: float = 0.65
     shuffled: float = 0.5
+    unplaced: float = 0.2
+    full: float = 0.4
     optimizer: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
 
@@ -115,13 +120,14 @@ class Parts(nn.Module):
         )
 
     def forward(self, latents: Tensor, timestep: Tensor, ids: Tensor, mask: Tensor, groups: Tensor,
-                pooled_ids: Tensor, pooled_mask: Tensor, boxes: Tensor) -> Tensor:  # fmt: skip
+                pooled_ids: Tensor, pooled_mask: Tensor, boxes: Tensor, full: Tensor) -> Tensor:  # fmt: skip
         """Velocity of `latents` (batch, 16, side, side) at `timestep` (batch,) under the tokenised captions,
-        whose characters stand in `boxes` (see :func:`newbie_image.nano.regional.region_scores`)."""
+        whose characters stand in `boxes`, kept apart as binding `full` does where `full` (batch,) says so
+        (see :func:`newbie_image.nano.regional.region_rules`)."""
         tokens = self.text_encoder(ids, mask, groups)
         pooled = self.clip_model(pooled_ids, pooled_mask)
-        scores = region_scores(boxes, latents.shape[-1] // self.transformer.patch_size)
-        return self.transformer(latents, timestep, tokens, mask, pooled, groups, scores)
+        scores, owners = region_rules(boxes, full, latents.shape[-1] // self.transformer.patch_size)
+        return self.transformer(latents, timestep, tokens, mask, pooled, groups, scores, owners)
 
     def trained(self) -> list[nn.Parameter]:
         """Every parameter that a forward uses (not Gemma's last layer, not its final norm)."""

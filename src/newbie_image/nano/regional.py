@@ -1,4 +1,5 @@
-"""Where characters stand, as training tells it: the engine's `region` scores for many captions at once."""
+"""Where characters stand, as training tells it: what the engine's `region` and `full` add to attention, for
+many captions at once."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from newbie_image.binding.bias import soft_masks
+from newbie_image.binding.bias import BARRED, owners, soft_masks
 from newbie_image.binding.regions import regions_of
 from newbie_image.binding_modes import MODES
 from newbie_image.prompt import parse
@@ -32,18 +33,26 @@ def stacked(boxes: Sequence[Boxes]) -> Tensor:
     return found
 
 
-def region_scores(boxes: Tensor, side: int) -> Tensor:
-    """What each image token gains or loses in reading each character, as binding `region` has it.
+def region_rules(boxes: Tensor, full: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """What each image token gains or loses in reading each character, and whose it is.
 
     Args:
         boxes: (batch, characters, 4): left, top, right, bottom in fractions; of no size where there is none.
+        full: (batch,) bool, where binding `full` acts and not `region`; nothing where there are no boxes.
         side: image tokens across and downwards.
     Returns:
         (batch, characters + 1, side · side): 0 for the general text, then β⁺·m − β⁻·(1 − m) for each
-        character with m its soft region, 0 where it has none.
+        character with m its soft region, 0 where it has none, barred in `full` for what is nobody's;
+        (batch, side · side) int64: −1 throughout where `full` does not act, else 0 for nobody's, or the
+        number of the character.
     """
     parts = MODES["region"]
-    mask = soft_masks(boxes, side, side)
+    there = boxes[..., 2] > boxes[..., 0]
+    mask = soft_masks(boxes, side, side) * there[..., None]
     scores = (parts.beta_plus + parts.beta_minus) * mask - parts.beta_minus
-    scores = scores * (boxes[..., 2:3] > boxes[..., :1])
-    return torch.cat([torch.zeros_like(scores[:, :1]), scores], dim=1)
+    owner = owners(mask)
+    full = full & there.any(-1)
+    scores = scores + BARRED * (full[:, None] & (owner == 0))[:, None]
+    scores = scores * there[..., None]
+    rules = torch.where(full[:, None], owner, -1)
+    return torch.cat([torch.zeros_like(scores[:, :1]), scores], dim=1), rules

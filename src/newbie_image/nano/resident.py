@@ -7,13 +7,16 @@ from the lengths alone; one array of numbers a batch goes over, everything else 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_dc import AutoencoderDC
 from torch import Tensor
 
+from newbie_image.nano import dataset
 from newbie_image.nano.autoencoder import AutoencoderRecipe, pixels_to_tensor
 from newbie_image.nano.batches import TrainingBatch, Wanted, latent_weights
 from newbie_image.nano.caption_table import COMPLETE, VARIED, Tables, complete_shares
@@ -178,7 +181,7 @@ class ResidentBatches:
         """Pictures, rows of the flat tables, and lengths, each (count,)."""
         candidates = self.singles if wanted.singles and len(self.singles) else np.arange(len(self.longest))
         pictures = candidates[draw.integers(0, len(candidates), count)]
-        rows = draw.choice(COMPLETE, count, p=complete_shares(self.recipe.apart))
+        rows = draw.choice(COMPLETE, count, p=complete_shares(self.recipe.apart, self.recipe.unplaced))
         if wanted.varied:
             vary = draw.random(count) < 0.5
             rows = np.where(vary, COMPLETE + draw.integers(0, VARIED, count), rows)
@@ -200,10 +203,11 @@ class ResidentBatches:
         device = self.latents.device
         length = next(n for n in self.recipe.text_lengths if n >= longest)
         placed = draw.random(len(rows)) < self.recipe.regional
-        sent = torch.from_numpy(np.stack([pictures, rows, placed]).astype(np.int64))
+        full = draw.random(len(rows)) < self.recipe.full
+        sent = torch.from_numpy(np.stack([pictures, rows, placed, full]).astype(np.int64))
         if device.type == "cuda":
             sent = sent.pin_memory()
-        index, row, placed = sent.to(device, non_blocking=True).unbind()
+        index, row, placed, full = sent.to(device, non_blocking=True).unbind()
         clean = self.latents.index_select(0, index).float()
         ids, mask = self.ids.gather(row, length, GEMMA_PAD)
         groups, _ = self.groups.gather(row, length, 0)
@@ -213,9 +217,62 @@ class ResidentBatches:
             clean,
             latent_weights(self.importance.index_select(0, index), clean.shape[-1]),
             (row != self.empty).float(),
-            (ids, mask, groups, pooled_ids, pooled_mask, boxes),
+            (ids, mask, groups, pooled_ids, pooled_mask, boxes, full > 0),
             self.labels.index_select(0, index).long() if labelled else None,
         )
+
+
+class GrowingBatches:
+    """Batches from a folder of tables that other processes still fill (a `BatchSource`): what has come since
+    is taken over once it is `growth` times what is held.
+
+    Args:
+        folder: see :func:`newbie_image.nano.caption_table.prepare`.
+        store: the renders.
+        vae: the trained autoencoder.
+        device: where latents and tables lie.
+        recipe: of the batches.
+        statistics: normalisation of the latents; measured on what is there at the beginning where None.
+        growth: see above.
+        report: gets a line when something was taken over.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        vae: AutoencoderDC,
+        device: torch.device,
+        recipe: TransformerRecipe,
+        *,
+        statistics: LatentStatistics | None = None,
+        growth: float = 1.7,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.folder, self.store, self.vae, self.device = folder, store, vae, device
+        self.recipe, self.growth, self.report = recipe, growth, report
+        tables = Tables.read(folder)
+        self.indices = tables.indices
+        self.latents, self.statistics = encode_resident(vae, store, tables.indices, device, statistics)
+        self.batches = ResidentBatches(tables, self.latents, store, recipe)
+
+    def pool(self, rng: random.Random, wanted: Wanted) -> Iterator[TrainingBatch]:
+        ready = sum(1 for _ in self.folder.glob("[0-9]*.npz")) * dataset.BLOCK
+        if ready >= self.growth * len(self.indices):
+            self._grow()
+        yield from self.batches.pool(rng, wanted)
+
+    def _grow(self) -> None:
+        began = time.monotonic()
+        tables = Tables.read(self.folder)
+        new = np.setdiff1d(tables.indices, self.indices)
+        more, _ = encode_resident(self.vae, self.store, new, self.device, self.statistics)
+        held = np.concatenate([self.indices, new])
+        places = torch.from_numpy(np.argsort(held)[np.searchsorted(np.sort(held), tables.indices)])
+        self.latents = torch.cat([self.latents, more]).index_select(0, places.to(self.device))
+        self.indices = tables.indices
+        self.batches = ResidentBatches(tables, self.latents, self.store, self.recipe)
+        self.report(f"latents: {len(new)} more in {time.monotonic() - began:.1f} s, {len(held)} in all")
 
 
 _EMPTY_GEMMA = (2,)

@@ -26,7 +26,7 @@ from newbie_image.nano import parcel
 from newbie_image.nano.alignment import LABELS
 from newbie_image.nano.autoencoder import AutoencoderRecipe, build_autoencoder, train_autoencoder
 from newbie_image.nano.batches import TrainingBatch
-from newbie_image.nano.caption_table import Tables, draw_scenes, prepare
+from newbie_image.nano.caption_table import draw_scenes, prepare
 from newbie_image.nano.captions import xml_caption
 from newbie_image.nano.dataset import HELD_OUT_SEED, Store, one_at_a_time
 from newbie_image.nano.evaluate import evaluate, generate, held_out_scenes, write_score
@@ -45,7 +45,7 @@ from newbie_image.nano.recipe import (
     reader_pictures,
 )
 from newbie_image.nano.regional import stacked
-from newbie_image.nano.resident import ResidentBatches, ResidentPictures, encode_resident
+from newbie_image.nano.resident import GrowingBatches, ResidentPictures
 from newbie_image.nano.train import Pace, train_from_tables
 from newbie_image.nano.world.render import render
 from newbie_image.nano.world.scene import Scene, sample_scene
@@ -343,6 +343,7 @@ class TimedRun:
                     ones,
                     ones,
                     stacked([()] * recipe.batch).to(self.device),
+                    torch.zeros(recipe.batch, dtype=torch.bool, device=self.device),
                 ),
                 labels,
             )
@@ -351,18 +352,16 @@ class TimedRun:
 
     def transformer(self, minutes_left: Callable[[], float]) -> None:
         """Encodes what is rendered, lays all tables on the card, and trains for what `minutes_left` says
-        once that is done; each save leaves a parcel in the out folder."""
+        once that is done, later renders included; each save leaves a parcel in the out folder."""
         folder = self.work / "latents"
         known = read_statistics(folder) if (folder / "statistics.json").exists() else None
-        tables = Tables.read(self.work / "tables")
         began = time.monotonic()
-        latents, statistics = encode_resident(
-            self.workshop.vae(), self.store(), tables.indices, self.device, known
-        )
-        write_statistics(folder, statistics)
-        (self.work / "used.json").write_text(json.dumps({"pictures": len(tables.indices)}))
-        batches = ResidentBatches(tables, latents, self.store(), self.recipe.transformer)
-        self.report(f"latents: {len(tables.indices)} in {time.monotonic() - began:.1f} s")
+        batches = GrowingBatches(
+            self.work / "tables", self.store(), self.workshop.vae(), self.device, self.recipe.transformer,
+            statistics=known, report=self.report,
+        )  # fmt: skip
+        write_statistics(folder, batches.statistics)
+        self.report(f"latents: {len(batches.indices)} in {time.monotonic() - began:.1f} s")
         start = self.work / "transformer" / "start.safetensors"
         for compilation in dict.fromkeys((self.compilation, "none")):
             try:
@@ -373,7 +372,7 @@ class TimedRun:
                     minutes=self._spent("transformer") + max(0.0, minutes_left()),
                     device=self.device,
                     report=lambda entry: self.report(f"transformer: {entry}"),
-                    sample=lambda parts, seen: self._keep(),
+                    sample=lambda parts, seen: self._keep(len(batches.indices)),
                     start_from=load_file(start) if start.exists() else None,
                     compilation=compilation,
                     pace=self.pace,
@@ -385,8 +384,9 @@ class TimedRun:
                     raise
                 self.report(f"transformer: compiled it failed, goes on without: {str(error)[:600]}")
 
-    def _keep(self) -> None:
+    def _keep(self, pictures: int) -> None:
         try:
+            (self.work / "used.json").write_text(json.dumps({"pictures": pictures}))
             self.export()
         except (OSError, CheckpointError) as error:  # a full disk must not end the training
             self.report(f"export: failed, the training goes on: {error}")

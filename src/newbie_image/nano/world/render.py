@@ -22,9 +22,11 @@ from newbie_image.nano.world.scene import Character, Scene
 FIGURE: Final = (-118.0, -470.0, 118.0, 8.0)
 HEAD: Final = (-98.0, -400.0, 98.0, -198.0)
 EYES: Final = (-64.0, -302.0, 64.0, -244.0)
+LEGS: Final = (-60.0, -120.0, 60.0, 6.0)
 FACE_SHIFT: Final = {"front": 0.0, "left": -16.0, "right": 16.0}
 FIGURE_WEIGHT: Final = 2.5
 HEAD_WEIGHT: Final = 3.5
+LEGS_WEIGHT: Final = 3.5
 EYES_WEIGHT: Final = 6.0
 
 Box = tuple[float, float, float, float]
@@ -115,6 +117,7 @@ def importance(scene: Scene, size: int = 128) -> np.ndarray:
     found = geometry(scene)
     for weight, boxes in (
         (FIGURE_WEIGHT, [c.figure for c in found]),
+        (LEGS_WEIGHT, [_placed(LEGS, place, 0, 0) for place in places(scene)]),
         (HEAD_WEIGHT, [c.head for c in found]),
         (EYES_WEIGHT, [c.eyes for c in found]),
     ):
