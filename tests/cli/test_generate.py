@@ -134,8 +134,20 @@ def test_warnings_stop_a_picture_only_when_asked(tiny_bundle: Path, tmp_path: Pa
         assert refused.exit_code == 1
         assert refused.stdout == ""
         assert "warning:" in refused.stderr
+        assert all(line.count("warning") == 1 for line in refused.stderr.splitlines())
         assert not (tmp_path / "a.png").exists()
     assert run("generate", "1girl, blue_hair", *here, "--warnings-as-errors").exit_code == 0
+
+
+def test_a_parsers_warning_is_called_one_once_and_is_the_same_line_either_way(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    here = ("--model", str(tiny_bundle), "-o", str(tmp_path / "a.png"), "--cfg", "2")
+    line = "line 1, column 3: weight 9 is outside 0 to 3 and acts as 3 (weight-range)"
+    for strict in ((), ("--warnings-as-errors",)):
+        said = run("generate", "a <!-- weight:9 -->b", "--negative", "a <!-- weight:9 -->b", *here, *strict)
+        lines = said.stderr.splitlines()
+        assert lines == [f"warning: {line}", f"warning: negative prompt, {line}"], strict
 
 
 def test_a_negative_prompt_needs_no_people(tiny_bundle: Path, tmp_path: Path) -> None:

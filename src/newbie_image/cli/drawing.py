@@ -83,7 +83,7 @@ def check_prompt(request: GenerationRequest, *, parsers_own: bool = False) -> tu
     for label, text in (("", request.prompt), ("negative prompt, ", request.negative_prompt)):
         prompt = parse(text, strict=not request.tolerant)
         found += [
-            f"{label}line {found_at.line}, column {found_at.column}: {found_at.message} ({found_at.code})"
+            f"{label}{found_at.remark}"
             for found_at in check(prompt, negative=label != "")
             if found_at.severity == "warning" and (parsers_own or found_at not in prompt.diagnostics)
         ]
@@ -101,7 +101,7 @@ def size_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[
         return ()
     prompt = parse(request.prompt, strict=not request.tolerant)
     found = (remark.diagnostic(prompt) for remark in resolutions(prompt, (whole.width, whole.height)))
-    return tuple(f"line {d.line}, column {d.column}: {d.message} ({d.code})" for d in found)
+    return tuple(each.remark for each in found)
 
 
 def late_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[str, ...]:
