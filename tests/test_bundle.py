@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from newbie_image import bundle
-from newbie_image.bundle import BundleSettings, content_hash, find_bundle, read_settings, write_settings
+from newbie_image.bundle import (
+    BundleSettings,
+    TextSettings,
+    content_hash,
+    find_bundle,
+    read_settings,
+    write_settings,
+)
 from newbie_image.errors import CheckpointError, ConfigError, RequestError
 from newbie_image.request import GenerationRequest
 from tests.tiny import SETTINGS
@@ -26,6 +33,11 @@ def write(folder: Path, content: object) -> Path:
 def test_settings_come_back_as_written(tmp_path: Path) -> None:
     write_settings(tmp_path, SETTINGS)
     assert read_settings(tmp_path) == SETTINGS
+    assert SETTINGS.text.trained_bindings is None
+    text = TextSettings(auto_binding="text", trained_bindings=("off", "text"))
+    trained = SETTINGS.model_copy(update={"text": text})
+    write_settings(tmp_path, trained)
+    assert read_settings(tmp_path) == trained
 
 
 @pytest.mark.parametrize(
@@ -37,6 +49,14 @@ def test_settings_come_back_as_written(tmp_path: Path) -> None:
         ({"name": "x", "defaults": {"steps": 0}}, ["defaults.steps", "0"]),
         ({"name": "x", "presets": {"a": {"sampler": "ddim"}}}, ["ddim", "euler"]),
         ({"name": "x", "vae": {"latents_mean": [0.0]}}, ["latents_std"]),
+        (
+            {"name": "x", "text": {"trained_bindings": ["off", "fulll"]}},
+            ["text.trained_bindings.1", "'full'"],
+        ),
+        (
+            {"name": "x", "text": {"auto_binding": "text", "trained_bindings": ["off", "full"]}},
+            ["text.trained_bindings", "'text' is not among them; add it"],
+        ),
         ({}, ["'name'", "missing"]),
     ],
 )

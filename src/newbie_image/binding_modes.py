@@ -68,6 +68,11 @@ class BindingParts:
         """Whether anything is on."""
         return self.encode or self.text or self.blind or self.weights or self.regional
 
+    @property
+    def switched(self) -> frozenset[str]:
+        """The parts that are on, but for weights, which a model need not be trained with."""
+        return frozenset(name for name in _SWITCHES if name != "weights" and getattr(self, name))
+
 
 _TEXT: Final = BindingParts(encode=True, text=True, weights=True)
 _FULL: Final = replace(_TEXT, region=True, blind=True, apart=True, background=True)

@@ -16,7 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from newbie_image.binding_modes import Mode
 from newbie_image.errors import CheckpointError, ConfigError, RequestError
@@ -57,6 +65,8 @@ class TextSettings(_Strict):
         max_pooled_tokens: Jina tokens at most, begin and end included.
         pad_to_multiple: Gemma's length is padded up to a multiple of this.
         auto_binding: the mode that `binding=auto` gives a prompt with several characters.
+        trained_bindings: modes of binding that training saw, `auto_binding` among them; under any other a
+            warning says so. None where it is not known: nothing is said.
     """
 
     system_prompt_xml: str = ""
@@ -68,6 +78,17 @@ class TextSettings(_Strict):
     max_pooled_tokens: int = Field(default=2048, ge=8, le=8192)
     pad_to_multiple: int = Field(default=8, ge=1, le=256)
     auto_binding: Mode = "off"
+    trained_bindings: tuple[Mode, ...] | None = None
+
+    @field_validator("trained_bindings")
+    @classmethod
+    def _auto_is_trained(
+        cls, given: tuple[Mode, ...] | None, info: ValidationInfo
+    ) -> tuple[Mode, ...] | None:
+        auto = info.data.get("auto_binding")
+        if given is not None and auto is not None and auto not in given:
+            raise ValueError(f"auto_binding {auto!r} is not among them; add it, or name another auto_binding")
+        return given
 
 
 class VaeSettings(_Strict):

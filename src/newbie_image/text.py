@@ -203,7 +203,7 @@ def compose_negative(
 
 def prompt_warnings(prompt: Prompt) -> tuple[str, ...]:
     """What the parser assumed or took for a mistake, a line each; advice is left to the linter."""
-    return tuple(str(each) for each in prompt.diagnostics if each.severity != "hint")
+    return tuple(each.remark for each in prompt.diagnostics if each.severity != "hint")
 
 
 def tokenize(

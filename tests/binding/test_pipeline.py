@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from newbie_image.binding import sight
 from newbie_image.binding.binding import decide
 from newbie_image.binding.sight import Sight
 from newbie_image.binding_modes import MODES, read_binding
+from newbie_image.cli.drawing import late_remarks
 from newbie_image.errors import PromptError, RequestError
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
@@ -256,6 +258,58 @@ def test_more_people_than_training_saw_are_said(pipeline: NewbiePipeline) -> Non
     finally:
         pipeline.settings = before
     assert draw(pipeline, PLACED, "auto")[1] == ()
+
+
+def test_a_binding_that_training_did_not_see_is_said_and_drawn(pipeline: NewbiePipeline) -> None:
+    before = pipeline.settings
+    known = {"auto_binding": "text", "trained_bindings": ("off", "text", "full")}
+    pipeline.settings = before.model_copy(update={"text": before.text.model_copy(update=known)})
+    one = re.sub(r"<character_2>.*?</character_2>\n*", "", PLACED, flags=re.DOTALL)
+    try:
+        for setting, prompt in (
+            ("auto", PLACED),
+            ("auto", tiny.XML_PROMPT),
+            ("auto", one),
+            ("off", PLACED),
+            ("off,weights=on", WEIGHED),
+            ("text", PLACED),
+            ("region,region=off", PLACED),
+            ("full,beta_minus=5,window=0-0.5,layers=middle", PLACED),
+        ):
+            assert draw(pipeline, prompt, setting)[1] == (), setting
+        for setting, prompt in (
+            ("sealed", PLACED),
+            ("encode", PLACED),
+            ("encode", one),
+            ("region", PLACED),
+            ("full,background=off", PLACED),
+            ("off,blind=on", PLACED),
+        ):
+            done, warnings = draw(pipeline, prompt, setting)
+            assert warnings == (
+                f"the model was not trained with binding {setting!r}, only with off, text, full; it is used "
+                "all the same, and the picture may be worse",
+            )
+            assert done.images[0].settings["binding"] == setting
+            # What --warnings-as-errors asks before anything is drawn.
+            assert late_remarks(pipeline, GenerationRequest(prompt, binding=setting)) == warnings
+        # A binding that is off for want of people is not said to be untrained.
+        assert not any("trained" in said for said in draw(pipeline, tiny.TAGS_PROMPT, "sealed")[1])
+    finally:
+        pipeline.settings = before
+    assert draw(pipeline, PLACED, "sealed")[1] == ()  # nothing is known, nothing is said
+
+
+def test_auto_without_regions_is_not_said_to_be_untrained() -> None:
+    nowhere = tiny.XML_PROMPT.replace("<position>center_left</position>\n", "")
+    for mode in ("region", "full"):
+        parts, remarks = decide("auto", parse(nowhere), mode, ("off", mode))
+        assert parts.switched == MODES[mode].without_regions().switched
+        assert remarks == ()
+    # Given by name, the mode whose parts these are is one that training did not see.
+    assert (
+        "not trained with binding 'text'" in decide("text", parse(nowhere), "region", ("off", "region"))[1][0]
+    )
 
 
 def test_what_is_too_long_beside_a_binding_is_refused_or_said(pipeline: NewbiePipeline) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from newbie_image.cli.create import Loop, help_lines
+from newbie_image.cli.create import Loop, help_lines, reweighed
 from newbie_image.cli.entry import PipedEntry, is_command, is_complete, open_history
 from newbie_image.cli.options import ModelChoice
 from newbie_image.cli.session import MODEL_SETTINGS, PICTURE_SETTINGS, Session
@@ -309,3 +309,40 @@ def test_a_weight_is_changed_from_the_start_or_from_a_step_on(
     assert [(step, "weight:2" in text) for step, text in midway.request.changes] == [(1, True)]
     assert "weight:0.5" in whole.request.prompt
     assert len({plain.pixels, midway.pixels, whole.pixels}) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("long_hair -1", "the weight -1 is outside 0 to 3; give one within, 0 to leave the tag out"),
+        ("long_hair −.5 6", "the weight −.5 is outside 0 to 3"),
+        ("long_hair 5", "the weight 5 is outside 0 to 3"),
+        ("long_hair 2 0", "'0' is no step; give :weight TAG X or"),
+        ("long_hair 2 -1", "'-1' is no step; give :weight TAG X or"),
+        ("long_hair", "is not understood; give :weight TAG X or"),
+        ("long_hair loud", "(X is 0 to 3, steps count from 1)"),
+    ],
+)
+def test_what_a_weight_may_be_is_said(asked: str, said: str) -> None:
+    prompt = "<character_1><appearance>long_hair, year 2023</appearance></character_1>"
+    with pytest.raises(RequestError) as refused:
+        reweighed(prompt, asked, tolerant=False)
+    assert str(refused.value).startswith(f":weight {asked!r}")
+    assert said in str(refused.value)
+    # A tag that ends in a number is still a tag.
+    assert reweighed(prompt, "year 2023 0", tolerant=False) == (
+        prompt.replace("year", "<!-- weight:0 -->year"),
+        None,
+    )
+
+
+def test_what_is_said_of_a_prompt_is_not_said_again_of_its_change(
+    loop: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "<character_1><appearance><!-- weight:0.05 -->pink_hair, blue_eyes</appearance></character_1>"
+    loop(":steps 2", prompt).run()
+    once = capsys.readouterr().err.splitlines()
+    assert len(once) == 1
+    assert "the weight 0.05 of" in once[0]
+    loop(":steps 2", prompt, ":weight blue_eyes 2 2").run()
+    assert capsys.readouterr().err.splitlines() == once * 2  # once a picture

@@ -134,8 +134,46 @@ def test_warnings_stop_a_picture_only_when_asked(tiny_bundle: Path, tmp_path: Pa
         assert refused.exit_code == 1
         assert refused.stdout == ""
         assert "warning:" in refused.stderr
+        assert all(line.count("warning") == 1 for line in refused.stderr.splitlines())
         assert not (tmp_path / "a.png").exists()
     assert run("generate", "1girl, blue_hair", *here, "--warnings-as-errors").exit_code == 0
+
+
+def test_a_parsers_warning_is_called_one_once_and_is_the_same_line_either_way(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    here = ("--model", str(tiny_bundle), "-o", str(tmp_path / "a.png"), "--cfg", "2")
+    line = "line 1, column 3: weight 9 is outside 0 to 3 and acts as 3 (weight-range)"
+    for strict in ((), ("--warnings-as-errors",)):
+        said = run("generate", "a <!-- weight:9 -->b", "--negative", "a <!-- weight:9 -->b", *here, *strict)
+        lines = said.stderr.splitlines()
+        assert lines == [f"warning: {line}", f"warning: negative prompt, {line}"], strict
+
+
+def test_two_people_in_one_place_are_said_once(tiny_bundle: Path, tmp_path: Path) -> None:
+    someone = "<gender>1girl</gender><appearance>pink_hair</appearance><position>left</position>"
+    prompt = "".join(f"<character_{n}>{someone}</character_{n}>" for n in (1, 2))
+    prompt += "<general_tags><count>2girls</count></general_tags>"
+    nowhere = prompt + "<character_3><gender>1girl</gender><appearance>glasses</appearance></character_3>"
+    nowhere = nowhere.replace("2girls", "3girls")
+    seen = "character_2 stands where character_1 stands (left) (shared-position)"
+    done = "warning: character_1, character_2 have one place; they share a region"
+    here = ("--model", str(tiny_bundle), "-o", str(tmp_path / "a.png"))
+    for strict in ((), ("--warnings-as-errors",)):
+        (told,) = run("generate", prompt, *here, "--binding", "region", *strict).stderr.splitlines()
+        assert told == done
+    # Where no regions act, and where the place is not used, the prompt's own check says it.
+    for setting in ("auto", "text"):
+        (told,) = run("generate", prompt, *here, "--binding", setting).stderr.splitlines()
+        assert told.endswith(seen)
+    first, second = run("generate", nowhere, *here, "--binding", "region").stderr.splitlines()
+    assert first.endswith(seen)
+    assert "character_3 has no position that can be used" in second
+    told = run(
+        "generate", XML_PROMPT, "--negative", prompt, *here, "--cfg", "2", "--binding", "region"
+    ).stderr
+    assert "negative prompt, line 1" in told
+    assert "(shared-position)" in told
 
 
 def test_a_negative_prompt_needs_no_people(tiny_bundle: Path, tmp_path: Path) -> None:

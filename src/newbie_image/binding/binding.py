@@ -14,7 +14,7 @@ from torch import Tensor
 from newbie_image.binding.bias import Factors, binding_factors, owners, soft_masks
 from newbie_image.binding.groups import GroupedText
 from newbie_image.binding.regions import Region, finding_step, place_of, regions_of
-from newbie_image.binding_modes import MODES, BindingParts, read_binding
+from newbie_image.binding_modes import MODES, BindingParts, Mode, read_binding
 from newbie_image.models.attention import KeyPadding
 from newbie_image.models.prepared_text import PreparedText
 from newbie_image.prompt import Prompt, grammar
@@ -146,13 +146,17 @@ class Binding:
         return Factors(torch.zeros(tokens, 1), torch.zeros(tokens, 1))
 
 
-def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tuple[str, ...]]:
+def decide(
+    setting: str, prompt: Prompt, default: str, trained: Sequence[Mode] | None = None
+) -> tuple[BindingParts, tuple[str, ...]]:
     """The parts that act on a prompt, and what has to be said.
 
     Args:
         setting: of the request: `auto` or a mode with its parts.
         prompt: parsed.
         default: the mode that the bundle gives prompts with several characters.
+        trained: modes that the bundle was trained with, None where nothing is known. `auto` is never said to
+            be none of them: `default` is one, and without regions it is as that mode is until they are found.
     """
     parts = read_binding(setting)
     weighed = any(tag.weight not in (0.0, 1.0) for tag in prompt.tags)
@@ -182,6 +186,11 @@ def decide(setting: str, prompt: Prompt, default: str) -> tuple[BindingParts, tu
     if people == 0 and (parts.encode or parts.text or parts.regional):
         remarks.append(f"binding {setting!r} needs <character_N> blocks and the prompt has none: it is off")
         parts = replace(MODES["off"], weights=parts.weights)
+    if trained is not None and parts.switched and all(parts.switched != MODES[m].switched for m in trained):
+        remarks.append(
+            f"the model was not trained with binding {setting!r}, only with {', '.join(trained)}; it is "
+            "used all the same, and the picture may be worse"
+        )
     return parts, tuple(remarks)
 
 

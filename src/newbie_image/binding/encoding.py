@@ -41,12 +41,13 @@ def bind_prompt(
     Args:
         setting: the request's `binding`.
         prompt: parsed.
-        settings: of the bundle; `auto_binding` is what `auto` means for several characters.
+        settings: of the bundle; `auto_binding` is what `auto` means for several characters, and
+            `trained_bindings` what training saw.
         tokenizer: Gemma's.
         form: the request's text form.
         grid, steps: image tokens downwards and across, and steps of the run, where they are known.
     """
-    parts, remarks = decide(setting, prompt, settings.auto_binding)
+    parts, remarks = decide(setting, prompt, settings.auto_binding, settings.trained_bindings)
     if not parts.changes:
         return None, remarks
     text = group_tokens(prompt, settings, tokenizer, apart=parts.encode, form=form)

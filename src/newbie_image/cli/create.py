@@ -354,18 +354,31 @@ def reweighed(text: str, asked: str, *, tolerant: bool) -> tuple[str, int | None
         tolerant: as the prompt was read.
 
     Raises:
-        RequestError: not of that form, no such tag, or several.
-        PromptError: a weight that is not allowed.
+        RequestError: not of that form, a weight or step out of range, no such tag, or several.
+        PromptError: the prompt cannot be read.
     """
-    from newbie_image.prompt import parse
+    from newbie_image.prompt import grammar, parse
 
-    form = "give :weight TAG X or :weight TAG X STEP, as in :weight blue_hair 1.5 or :weight blue_hair 0 6"
-    match = re.fullmatch(r"(.+?)\s+(\d*\.?\d+)(?:\s+([1-9]\d*))?", asked.strip())
+    number = r"[-+−]?\d*\.?\d+"
+    span = f"{grammar.MIN_WEIGHT:g} to {grammar.MAX_WEIGHT:g}"
+    form = (
+        "give :weight TAG X or :weight TAG X STEP, as in :weight blue_hair 1.5 or :weight blue_hair 0 6 "
+        f"(X is {span}, steps count from 1)"
+    )
+    match = re.fullmatch(rf"(.+?)\s+({number})(?:\s+([1-9]\d*))?", asked.strip())
     if match is None:
-        raise RequestError(f":weight {asked!r} is not understood; {form} (steps count from 1)")
-    tag, value, step = match[1], float(match[2]), None if match[3] is None else int(match[3])
+        raise RequestError(f":weight {asked!r} is not understood; {form}")
+    tag, step = match[1], None if match[3] is None else int(match[3])
     prompt = parse(text, strict=not tolerant)
     found = [each.path for each in prompt.tags if tag in (each.path, each.text)]
+    if not found and re.fullmatch(rf".+\s+{number}", tag):
+        raise RequestError(f":weight {asked!r}: {match[2]!r} is no step; {form}")
+    value = float(match[2].replace("−", "-"))
+    if not grammar.MIN_WEIGHT <= value <= grammar.MAX_WEIGHT:
+        raise RequestError(
+            f":weight {asked!r}: the weight {match[2]} is outside {span}; give one within, 0 to leave "
+            "the tag out"
+        )
     if len(found) != 1:
         several = (
             f"stands at {', '.join(found)}; give one of these paths" if found else "is not in the prompt"

@@ -26,6 +26,7 @@ from newbie_image.request import (
 if TYPE_CHECKING:
     from newbie_image.binding.sight import Sight
     from newbie_image.pipeline import NewbiePipeline
+    from newbie_image.prompt import Prompt
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def check_prompt(request: GenerationRequest, *, parsers_own: bool = False) -> tu
         parsers_own: also say the parser's own warnings, which otherwise come with the stream's first event.
 
     Returns:
-        The warnings, a line each.
+        The warnings, a line each; without that of characters in one place where :meth:`NewbiePipeline.bind`
+        says it, with what is done.
 
     Raises:
         PromptError: a prompt cannot be read.
@@ -83,12 +85,23 @@ def check_prompt(request: GenerationRequest, *, parsers_own: bool = False) -> tu
     for label, text in (("", request.prompt), ("negative prompt, ", request.negative_prompt)):
         prompt = parse(text, strict=not request.tolerant)
         found += [
-            f"{label}line {found_at.line}, column {found_at.column}: {found_at.message} ({found_at.code})"
+            f"{label}{found_at.remark}"
             for found_at in check(prompt, negative=label != "")
-            if found_at.severity == "warning" and (parsers_own or found_at not in prompt.diagnostics)
+            if found_at.severity == "warning"
+            and (parsers_own or found_at not in prompt.diagnostics)
+            and not (found_at.code == "shared-position" and label == "" and _regions_act(request, prompt))
         ]
     say_warnings(found)
     return tuple(found)
+
+
+def _regions_act(request: GenerationRequest, prompt: Prompt) -> bool:
+    """Whether the request's binding, if it is no `auto`, uses the positions that a prompt has."""
+    from newbie_image.binding.regions import regions_of
+    from newbie_image.binding_modes import read_binding
+
+    parts = read_binding(request.binding)
+    return parts is not None and parts.regional and bool(regions_of(prompt)[0])
 
 
 def size_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[str, ...]:
@@ -101,7 +114,7 @@ def size_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[
         return ()
     prompt = parse(request.prompt, strict=not request.tolerant)
     found = (remark.diagnostic(prompt) for remark in resolutions(prompt, (whole.width, whole.height)))
-    return tuple(f"line {d.line}, column {d.column}: {d.message} ({d.code})" for d in found)
+    return tuple(each.remark for each in found)
 
 
 def late_remarks(pipeline: NewbiePipeline, request: GenerationRequest) -> tuple[str, ...]:
@@ -131,7 +144,8 @@ def draw(
         pipeline: the model.
         request: what is asked for.
         label: stands before the progress bar.
-        warn: say the stream's warnings; they come with the result in any case.
+        warn: say the stream's warnings, each once however often the prompt changes on the way; they come with
+            the result in any case.
         stopped: asked after each step.
         sights: collectors for the stream.
         watch: is shown every event.
@@ -149,7 +163,7 @@ def draw(
                 case TextEncoded():
                     about_size = () if warnings_read else size_remarks(pipeline, request)
                     warnings_read = True
-                    fresh = (*about_size, *event.warnings)
+                    fresh = tuple(each for each in (*about_size, *event.warnings) if each not in warnings)
                     warnings += fresh
                     if warn:
                         say_warnings(fresh)

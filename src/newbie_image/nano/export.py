@@ -35,6 +35,7 @@ def bundle_settings(
     trained_tokens: int,
     trained_characters: int,
     auto_binding: Mode,
+    trained_bindings: tuple[Mode, ...],
 ) -> BundleSettings:
     """`newbie.json` of the embedded model."""
     return BundleSettings(
@@ -48,6 +49,7 @@ def bundle_settings(
             trained_characters=trained_characters,
             max_pooled_tokens=512,
             auto_binding=auto_binding,
+            trained_bindings=trained_bindings,
         ),
         vae=VaeSettings(latents_mean=statistics.mean, latents_std=statistics.std),
         defaults=Defaults(

@@ -81,6 +81,7 @@ class Recipe:
         reader_batch: crops at a time; the rate grows with its root, from 0.002 at 64.
         steps, guidance, shift: sampling defaults that go into the bundle.
         auto_binding: what the bundle's `auto` means for several characters.
+        trained_bindings: modes of binding that the bundle says it was trained with.
         people: 3 or 6, most characters in a picture.
         counts: probability of each number of people in the model's renders.
         hold_out_pairs: nobody in the model's renders has one of :data:`world.held_out.HELD_OUT_PAIRS`, so
@@ -88,7 +89,8 @@ class Recipe:
         first_seed: scene of the first of the model's renders; another one, far off, for pictures that no
             earlier run has seen.
     Raises:
-        RequestError: renders that would reach into the scenes of readers or evaluation.
+        RequestError: renders that would reach into the scenes of readers or evaluation; an `auto_binding`
+            that is not among the trained ones.
     """
 
     size: int = 128
@@ -100,6 +102,7 @@ class Recipe:
     guidance: float = 3.0
     shift: float = 1.5
     auto_binding: Mode = "text"
+    trained_bindings: tuple[Mode, ...] = ("off", "text", "region", "full")
     people: int = 3
     counts: dict[int, float] = field(default_factory=lambda: COUNTS[3])
     hold_out_pairs: bool = False
@@ -115,6 +118,11 @@ class Recipe:
             raise RequestError(
                 f"first_seed {self.first_seed} with {self.pictures} pictures is not allowed; give 0 to "
                 f"{last}, as the scenes beyond are the readers' and the evaluation's"
+            )
+        if self.auto_binding not in self.trained_bindings:
+            raise RequestError(
+                f"auto_binding {self.auto_binding!r} is not among trained_bindings "
+                f"({', '.join(self.trained_bindings)}); add it, or name another"
             )
 
     def seeded(self, seed: int) -> Recipe:
@@ -295,6 +303,7 @@ class Workshop:
             trained_tokens=max(LONGEST_TEXT, recipe.transformer.text_lengths[-1]),
             trained_characters=recipe.people,
             auto_binding=recipe.auto_binding,
+            trained_bindings=recipe.trained_bindings,
         )
         return assemble(parts, self.vae(), settings)
 

@@ -74,6 +74,11 @@ class Diagnostic:
             "fix": fix,
         }
 
+    @property
+    def remark(self) -> str:
+        """Place, message and code in a line, for what is called a warning in front of it."""
+        return f"line {self.line}, column {self.column}: {self.message} ({self.code})"
+
     def __str__(self) -> str:
         return f"line {self.line}, column {self.column}: {self.severity} {self.code}: {self.message}"
 
