@@ -3,9 +3,10 @@ pictures that are all alike."""
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,6 +77,17 @@ def describe(pictures: np.ndarray) -> np.ndarray:
     """(count, 768) float32 in 0 to 1: the pictures (count, height, width, 3) uint8 averaged to 16 × 16."""
     tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
     return F.adaptive_avg_pool2d(tensor, DESCRIPTION_SIDE).flatten(1).numpy()
+
+
+def look_of(description: np.ndarray) -> str:
+    """A description (768,) in whole levels of 255, as base64: what a reading keeps of its picture."""
+    return base64.b64encode((description * 255).round().astype(np.uint8).tobytes()).decode()
+
+
+def descriptions_of(looks: Sequence[str]) -> np.ndarray:
+    """(count, 768) float32 in 0 to 1 of what :func:`look_of` gave."""
+    levels = np.frombuffer(b"".join(map(base64.b64decode, looks)), np.uint8)
+    return levels.reshape(len(looks), -1 if looks else 3 * DESCRIPTION_SIDE**2).astype(np.float32) / 255
 
 
 def nearest_distances(descriptions: np.ndarray, bank: np.ndarray, block: int = 4096) -> np.ndarray:

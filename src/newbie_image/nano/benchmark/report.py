@@ -18,11 +18,10 @@ from newbie_image.nano.benchmark.figures import (
     table_by_people,
 )
 from newbie_image.nano.benchmark.figures import table as figure_table
-from newbie_image.nano.benchmark.guards import describe, diversity, nearest_distances
+from newbie_image.nano.benchmark.guards import descriptions_of, diversity, nearest_distances
 from newbie_image.nano.benchmark.plots import interval_plot, response_plot
 from newbie_image.nano.benchmark.prompt_sets import KINDS
 from newbie_image.nano.benchmark.results import Results
-from newbie_image.nano.benchmark.run import RENDERS, ROUND_TRIP
 from newbie_image.nano.benchmark.tables import (
     arm_table,
     attribute_table,
@@ -33,6 +32,7 @@ from newbie_image.nano.benchmark.tables import (
     people_table,
     percent,
 )
+from newbie_image.nano.benchmark.work import RENDERS, ROUND_TRIP
 from newbie_image.nano.world.sheet import tile
 
 SHEET_ROWS: Final = 12
@@ -214,9 +214,7 @@ def guard_table(results: Results, training: np.ndarray | None) -> list[str]:
     rows: list[list[str]] = []
     for arm in results.arms:
         lines = [line for (name, _), line in results.lines.items() if name == arm]
-        pictures = [results.pictures[arm, line.key] for line in lines if (arm, line.key) in results.pictures]
-        blocks = [describe(results.folder.load(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]
-        descriptions = np.concatenate(blocks) if blocks else np.zeros((0, 768), np.float32)
+        descriptions = descriptions_of([line.look for line in lines if line.look is not None])
         seams = [line.seam for line in lines if line.seam is not None]
         nearest = (
             "–"

@@ -19,8 +19,8 @@ from newbie_image.nano.benchmark.drawing import TAG_OF
 from newbie_image.nano.benchmark.figures import EVALUATORS
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt
 from newbie_image.nano.benchmark.reading import READ_ATTRIBUTES, PictureReading, is_asked
-from newbie_image.nano.benchmark.run import RENDERS, ROUND_TRIP
 from newbie_image.nano.benchmark.run_folder import PictureLine, ReadingLine, RunFolder
+from newbie_image.nano.benchmark.work import RENDERS, ROUND_TRIP
 
 BASE: Final = "xml"
 """The arm that others are compared with where it is there."""
@@ -34,7 +34,7 @@ class Results:
         folder: the run's folder.
         prompts: key → prompt, in order.
         lines: (arm, key) → reading.
-        pictures: (arm, key) → picture.
+        pictures: (arm, key) → picture, be it kept or not.
         arms: the arms that have readings, in the order they were drawn.
         evaluator: the sha256 of who read.
     """
@@ -53,7 +53,7 @@ class Results:
         lines = {pair: line for pair, line in folder.readings(evaluator).items() if pair[1] in by_key}
         there = {arm for arm, _ in lines}
         arms = tuple(name for name in folder.state["arms"] if name in there)
-        return cls(folder, by_key, lines, folder.pictures(), arms, evaluator)
+        return cls(folder, by_key, lines, folder.lines(), arms, evaluator)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -89,7 +89,10 @@ class Results:
     def file(self, arm: str, key: str) -> Path | None:
         """Where a picture is, None where it is not."""
         line = self.pictures.get((arm, key))
-        return None if line is None else self.folder.folder / line.file
+        if line is None or line.file is None:
+            return None
+        file = self.folder.folder / line.file
+        return file if file.exists() else None
 
     def reader_errors(self, kind: str | None = None) -> dict[str, dict[str, ReaderError]]:
         """Evaluator → attribute → its error on pictures that show what was asked: the round trip through the

@@ -16,7 +16,7 @@ from newbie_image.nano.benchmark.figures import (
 )
 from newbie_image.nano.benchmark.intervals import Estimate, mcnemar
 from newbie_image.nano.benchmark.results import Results
-from newbie_image.nano.benchmark.run import RENDERS, ROUND_TRIP
+from newbie_image.nano.benchmark.work import RENDERS, ROUND_TRIP
 
 
 def percent(estimate: Estimate, signed: bool = False) -> str:
