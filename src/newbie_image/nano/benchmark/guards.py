@@ -39,8 +39,19 @@ class Border:
     high: float
 
 
-def region_borders(scene: Scene) -> list[Border]:
+def region_borders(scene: Scene) -> tuple[Border, ...]:
     """Where the regions meet that the engine gives the people of a scene."""
+    # Only where people stand matters: one scene of each arrangement is looked at.
+    positions = tuple(character.position for character in scene.characters)
+    if positions not in _BORDERS:
+        _BORDERS[positions] = tuple(_borders(scene))
+    return _BORDERS[positions]
+
+
+_BORDERS: Final[dict[tuple[str, ...], tuple[Border, ...]]] = {}
+
+
+def _borders(scene: Scene) -> list[Border]:
     regions, _ = regions_of(parse(xml_caption(scene)))
     found: list[Border] = []
     for one, two in itertools.permutations([region.box for region in regions], 2):
