@@ -116,7 +116,7 @@ def benchmark(
     chosen = read_arms(arms)
     chosen += read_doses(weights, chosen)
     numbers = None if people is None else read_people(people)
-    prompts, hashes = _prompts(sets, numbers, count, skip)
+    prompts, hashes = select_prompts(sets, numbers, count, skip)
 
     from newbie_image.bundle import content_hash, find_bundle, read_settings
     from newbie_image.devices import choose_device
@@ -147,9 +147,14 @@ def benchmark(
     typer.echo(f"report written to {report}")
 
 
-def _prompts(
+def select_prompts(
     sets: str, people: list[int] | None, count: int, skip: int
 ) -> tuple[list[BenchmarkPrompt], dict[str, str]]:
+    """The prompts of sets named as in `seen,swapped`, and the sha256 of each frozen set they are from.
+
+    Raises:
+        RequestError: a set, a number of people or a count that there is not.
+    """
     from newbie_image.nano.benchmark.frozen import mixed_prompts
     from newbie_image.nano.benchmark.prompt_sets import KINDS, check_set
 

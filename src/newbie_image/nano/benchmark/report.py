@@ -14,10 +14,7 @@ from PIL import Image
 from newbie_image.nano.benchmark.figures import (
     EVALUATORS,
     estimate_json,
-    table_by_attribute,
-    table_by_people,
 )
-from newbie_image.nano.benchmark.figures import table as figure_table
 from newbie_image.nano.benchmark.guards import descriptions_of, diversity, nearest_distances
 from newbie_image.nano.benchmark.plots import interval_plot, response_plot
 from newbie_image.nano.benchmark.prompt_sets import KINDS
@@ -126,11 +123,7 @@ def _set_lines(results: Results, kind: str) -> list[str]:
 
 
 def _people_plot(results: Results, kind: str, figure: str) -> str:
-    by_arm = {
-        arm: table_by_people(list(results.readings(arm, kind).values()))
-        for arm in results.arms
-        if results.readings(arm, kind)
-    }
+    by_arm = {arm: results.tables_by_people(arm, kind) for arm in results.arms if results.readings(arm, kind)}
     counts = sorted({count for tables in by_arm.values() for count in tables})
     groups = {
         f"{count} people" if count > 1 else "1 person": {
@@ -149,6 +142,7 @@ def write_sheet(results: Results, kind: str) -> Path | None:
     """The first prompts of a kind as rows, its arms as columns; None where there is no picture."""
     arms = _sheet_arms(results, kind)
     keys = [key for key, prompt in results.prompts.items() if prompt.kind == kind][:SHEET_ROWS]
+    keys = [key for key in keys if any(results.file(arm, key) is not None for arm in arms)]
     cells: list[np.ndarray] = []
     shape: tuple[int, ...] | None = None
     for file in (results.file(arm, key) for key in keys for arm in arms):
@@ -255,14 +249,17 @@ def figures_json(results: Results) -> Mapping[str, Any]:
     found: dict[str, Any] = {"evaluator": results.evaluator, **results.folder.state, "figures": {}}
     for arm in results.arms:
         for kind in results.kinds:
-            readings = list(results.readings(arm, kind).values())
-            if not readings:
+            if not results.readings(arm, kind):
                 continue
-            tables: dict[int | str, Any] = {**table_by_people(readings), "all": figure_table(readings)}
+            tables: dict[int | str, Any] = {
+                **results.tables_by_people(arm, kind),
+                "all": results.table(arm, kind),
+            }
             found["figures"].setdefault(arm, {})[kind] = {
                 "by_people": {str(count): _plain(tables[count]) for count in _sorted(tables)},
                 "by_attribute": {
-                    evaluator: _plain(table_by_attribute(readings, evaluator)) for evaluator in EVALUATORS
+                    evaluator: _plain(results.table_by_attribute(arm, kind, evaluator))
+                    for evaluator in EVALUATORS
                 },
             }
     return found
