@@ -157,6 +157,7 @@ def draw(clock: Clock, arguments: argparse.Namespace, work: Path, until: float) 
     pictures, last, order = 0, time.monotonic(), list(TINY if arguments.tiny else RUNS)
     workers = 2 if arguments.tiny else arguments.workers
     with Crew(WorkerPlan(arguments.bundle, arguments.readers, sampling), workers) as crew:
+        crew.warm()
         for job, made in crew(jobs()):
             asked, run = owners.pop(id(job))
             run.take(job, made)

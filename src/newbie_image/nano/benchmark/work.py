@@ -195,6 +195,12 @@ class Crew:
             return in_this_process(self._do_here)(jobs)
         return self._do_there(iter(jobs))
 
+    def warm(self) -> None:
+        """Lets the processes begin to load, while the caller still makes up its jobs."""
+        if self._workers > 1:
+            for _ in range(self._workers):
+                self._start().submit(_load)
+
     def stop(self) -> None:
         """Ends the processes at once; what their jobs made is lost."""
         if self._pool is not None:
@@ -230,6 +236,8 @@ class Crew:
 
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
+            for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+                os.environ.setdefault(name, "1")  # for the processes that are started now
             self._pool = ProcessPoolExecutor(
                 self._workers,
                 mp_context=multiprocessing.get_context("spawn"),
@@ -259,9 +267,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _do(job: Job) -> Made:
+def _load() -> None:
     global _worker
     if _worker is None:
         assert _plan is not None
         _worker = _plan.load()
+
+
+def _do(job: Job) -> Made:
+    _load()
+    assert _worker is not None
     return _worker(job)
