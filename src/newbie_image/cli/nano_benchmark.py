@@ -226,9 +226,8 @@ def validate(
 
     choice = choose_device()
     evaluator = load_evaluator(readers).to(choice.device)
-    # On the CPU in the dtype of the files, as the validations that there are were made.
-    dtype = None if choice.device.type == "cpu" else choice.dtype
-    pipeline = NewbiePipeline.from_pretrained(bundle).to(choice.device, dtype)
+    # In the dtype of the files, as the validations that there are were made.
+    pipeline = NewbiePipeline.from_pretrained(bundle).to(choice.device)
     result = validate_evaluator(
         evaluator,
         count,
