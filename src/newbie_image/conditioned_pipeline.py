@@ -24,7 +24,14 @@ from newbie_image.quantised_pipeline import QuantisedPipeline
 from newbie_image.request import GenerationRequest
 from newbie_image.sampling.solvers import VelocityFn
 from newbie_image.steering import Conditioning, SteeredVelocity
-from newbie_image.text import TextFeatures, compose, compose_negative, encode_tokens, people_warnings
+from newbie_image.text import (
+    TextFeatures,
+    TokenBatch,
+    compose,
+    compose_negative,
+    encode_tokens,
+    people_warnings,
+)
 
 # What a caption had in training at most; memory is planned for it unless a prompt is longer.
 _USUAL_TOKENS = 512
@@ -66,23 +73,39 @@ class ConditionedPipeline(QuantisedPipeline):
         Returns:
             Features of one or two texts, the prompt first, on the transformer's device and in its dtype.
         """
+        batch, groups = self.read_texts(request, binding)
+        features = self.encode_texts(batch, guidance_of(request).active(0.0))
+        return replace(features, groups=groups).to(self._device(), self.transformer.dtype)
+
+    def read_texts(
+        self, request: GenerationRequest, binding: Binding | None = None
+    ) -> tuple[TokenBatch, torch.Tensor | None]:
+        """What both encoders read of a request, on the CPU, and the groups (texts, length) that the
+        transformer keeps apart, None where it keeps none. Arguments as of :meth:`encode`.
+        """
         settings = self._text_settings(request)
         guided = guidance_of(request).active(0.0)
         tokenizers = (self.tokenizer, self.clip_tokenizer)
-        groups = None
         if binding is None:
-            batch = read_request(request, settings, *tokenizers, guided=guided)
-        else:
-            batch, groups = read_bound(binding, request, settings, *tokenizers, guided=guided)
+            return read_request(request, settings, *tokenizers, guided=guided), None
+        return read_bound(binding, request, settings, *tokenizers, guided=guided)
+
+    def encode_texts(self, batch: TokenBatch, negatives: bool) -> TextFeatures:
+        """Features of tokens, where and as the encoders give them.
+
+        Args:
+            batch: of :meth:`read_texts`.
+            negatives: whether the second half of its texts are negative prompts.
+        """
         if self._release_encoders:
             device = self._device()
             self.text_encoder.to(device)
             self.clip_model.to(device)
-        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=guided)
+        features = encode_tokens(batch, self.text_encoder, self.clip_model, negatives=negatives)
         if self._release_encoders:
             self.text_encoder.to("cpu")
             self.clip_model.to("cpu")
-        return replace(features, groups=groups).to(self._device(), self.transformer.dtype)
+        return features
 
     def planned_tokens(self, request: GenerationRequest) -> int:
         """The caption's length that a completed request's memory is planned for.

@@ -16,15 +16,18 @@ from newbie_image.errors import CheckpointError, NumericsError
 from newbie_image.latents import denormalise
 
 
-def decode_latents(latents: Tensor, vae: Any, settings: VaeSettings, *, tiled: bool = False) -> Tensor:
-    """Decode, one picture at a time, so that a picture does not depend on its neighbours and memory stays
-    small.
+def decode_latents(
+    latents: Tensor, vae: Any, settings: VaeSettings, *, tiled: bool = False, batch: int = 1
+) -> Tensor:
+    """Decode, one picture at a time unless more are asked for, so that a picture does not depend on its
+    neighbours and memory stays small.
 
     Args:
         latents: (batch, channels, height/8, width/8) as the transformer gives them.
         vae: a diffusers autoencoder.
         settings: the bundle's normalisation.
         tiled: in overlapping tiles, where the autoencoder can.
+        batch: pictures at a time.
 
     Returns:
         (batch, 3, height, width) float32 in [0, 1], on the CPU.
@@ -36,11 +39,11 @@ def decode_latents(latents: Tensor, vae: Any, settings: VaeSettings, *, tiled: b
     with _tiling(vae, tiled):
         bring_to_device(vae)
         device = compute_device(vae) or latents.device
-        return torch.cat([_decoded(each.to(device), vae, settings) for each in latents.split(1)])
+        return torch.cat([_decoded(each.to(device), vae, settings) for each in latents.split(batch)])
 
 
 def _decoded(latents: Tensor, vae: Any, settings: VaeSettings) -> Tensor:
-    """(1, channels, height/8, width/8) on the autoencoder's device → (1, 3, height, width) on the CPU."""
+    """(any, channels, height/8, width/8) on the autoencoder's device → (any, 3, height, width) on the CPU."""
     dtype = next(vae.parameters()).dtype
     pixels = vae.decode(denormalise(latents, vae, settings).to(dtype), return_dict=False)[0].float()
     if not bool(torch.isfinite(pixels).all()):

@@ -95,6 +95,20 @@ def benchmark(
     shift: Annotated[float | None, typer.Option(help="Time shift.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Solver.")] = None,
     batch: Annotated[int, typer.Option(min=1, max=64, help="Pictures side by side.")] = 16,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that draw and read, all on the same device.")
+    ] = 1,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Prompts of each set whose pictures are kept, from its first one; all if left out. "
+            "Sheets show 12.",
+        ),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Draw nothing; write the report of what is there.")
+    ] = False,
 ) -> None:
     """Measure binding on frozen prompts: draw, read, report. Stop it and call it again to go on."""
     from newbie_image.nano.benchmark.arms import read_arms
@@ -102,35 +116,45 @@ def benchmark(
     chosen = read_arms(arms)
     chosen += read_doses(weights, chosen)
     numbers = None if people is None else read_people(people)
-    prompts, hashes = _prompts(sets, numbers, count, skip)
+    prompts, hashes = select_prompts(sets, numbers, count, skip)
 
+    from newbie_image.bundle import content_hash, find_bundle, read_settings
     from newbie_image.devices import choose_device
     from newbie_image.nano.benchmark.drawing import Sampling
-    from newbie_image.nano.benchmark.reading import load_evaluator
+    from newbie_image.nano.benchmark.reading import evaluator_sha256
     from newbie_image.nano.benchmark.report import write_report
     from newbie_image.nano.benchmark.results import Results
-    from newbie_image.nano.benchmark.run import REFERENCES, run, run_settings
-    from newbie_image.nano.benchmark.run_folder import RunFolder
-    from newbie_image.pipeline import NewbiePipeline
+    from newbie_image.nano.benchmark.run import Run, run, run_settings
+    from newbie_image.nano.benchmark.run_folder import RunFolder, read_folder
+    from newbie_image.nano.benchmark.work import REFERENCES, Crew, WorkerPlan
 
-    evaluator = load_evaluator(readers)
-    choice = choose_device()
-    pipeline = NewbiePipeline.from_pretrained(bundle).to(choice.device, choice.dtype)
-    sampling = Sampling(steps, guidance, shift, sampler, batch)
-    folder = RunFolder(out, run_settings(pipeline, sampling))
-    folder.add_sets(hashes)
-    for event in run(
-        folder, pipeline, evaluator, [*(REFERENCES if references else ()), *chosen], prompts, sampling
-    ):
-        typer.echo(event_line(event), err=True)
+    evaluator = evaluator_sha256(readers)
+    if report_only:
+        folder = read_folder(out)
+        folder.add_sets(hashes)
+    else:
+        sampling = Sampling(steps, guidance, shift, sampler, batch)
+        model = find_bundle(bundle)
+        dtype = str(choose_device().dtype).removeprefix("torch.")
+        folder = RunFolder(out, run_settings(read_settings(model), content_hash(model), dtype, sampling))
+        folder.add_sets(hashes)
+        asked = Run(folder, [*(REFERENCES if references else ()), *chosen], prompts, evaluator, batch, keep)
+        with Crew(WorkerPlan(bundle, readers, sampling), workers) as crew:
+            for event in run(asked, crew):
+                typer.echo(event_line(event), err=True)
     training = None if training_renders is None else _training(training_renders)
-    report = write_report(Results.of(folder, prompts, evaluator.sha256), training)
+    report = write_report(Results.of(folder, prompts, evaluator), training)
     typer.echo(f"report written to {report}")
 
 
-def _prompts(
+def select_prompts(
     sets: str, people: list[int] | None, count: int, skip: int
 ) -> tuple[list[BenchmarkPrompt], dict[str, str]]:
+    """The prompts of sets named as in `seen,swapped`, and the sha256 of each frozen set they are from.
+
+    Raises:
+        RequestError: a set, a number of people or a count that there is not.
+    """
     from newbie_image.nano.benchmark.frozen import mixed_prompts
     from newbie_image.nano.benchmark.prompt_sets import KINDS, check_set
 
@@ -154,13 +178,11 @@ def _prompts(
 
 def event_line(event: RunEvent) -> str:
     """What happened, in a line."""
-    from newbie_image.nano.benchmark.run import Drawn, Skipped
+    from newbie_image.nano.benchmark.run import Skipped
 
     if isinstance(event, Skipped):
         return f"{event.arm}: not available on {event.kind}, because {event.reason}"
-    if isinstance(event, Drawn):
-        return f"{event.arm}: {event.done} of {event.total} drawn"
-    return f"{event.done} of {event.total} read"
+    return f"{event.arm}: {event.done} of {event.total} drawn and read"
 
 
 def _training(folder: Path) -> np.ndarray:
@@ -195,14 +217,17 @@ def validate(
     ),
 ) -> None:
     """Measure the readers' own error: on renders, after the autoencoder, blurred, and on known mistakes."""
+    from newbie_image.devices import choose_device
     from newbie_image.nano.benchmark.reading import load_evaluator
     from newbie_image.nano.benchmark.validation import validate as validate_evaluator
     from newbie_image.nano.benchmark.validation import write_validation
     from newbie_image.nano.evaluate import round_trip
     from newbie_image.pipeline import NewbiePipeline
 
-    evaluator = load_evaluator(readers)
-    pipeline = NewbiePipeline.from_pretrained(bundle)
+    choice = choose_device()
+    evaluator = load_evaluator(readers).to(choice.device)
+    # In the dtype of the files, as the validations that there are were made.
+    pipeline = NewbiePipeline.from_pretrained(bundle).to(choice.device)
     result = validate_evaluator(
         evaluator,
         count,

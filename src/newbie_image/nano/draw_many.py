@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from newbie_image.binding.bias import Factors
@@ -19,8 +21,10 @@ from newbie_image.latents import latent_shape, seeded_noise
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.request import GenerationRequest, PictureDone
 from newbie_image.sampling import make_solver, time_grid
-from newbie_image.text import TextFeatures
+from newbie_image.text import TextFeatures, TokenBatch
 
+DECODED: Final = 16
+"""Pictures that are decoded side by side."""
 Change = Callable[[Binding], Binding]
 
 
@@ -114,7 +118,7 @@ def _must_be_found(binding: Binding | None) -> bool:
 def _draw(
     pipeline: NewbiePipeline, requests: Sequence[GenerationRequest], bindings: Sequence[Binding | None]
 ) -> np.ndarray:
-    features = joined([pipeline.encode(r, b) for r, b in zip(requests, bindings, strict=True)])
+    features = encode_many(pipeline, requests, bindings)
     bound = [binding for binding in bindings if binding is not None]
     first = requests[0]
     width, height, steps = (cast("int", each) for each in (first.width, first.height, first.steps))
@@ -134,8 +138,63 @@ def _draw(
     )
     for step in solver.run(velocity, latents, grid):
         latents = step.latents
-    pixels = decode_latents(latents, pipeline.vae, pipeline.vae_settings)
+    pixels = decode_latents(latents, pipeline.vae, pipeline.vae_settings, batch=DECODED)
     return (pixels.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def encode_many(
+    pipeline: NewbiePipeline, requests: Sequence[GenerationRequest], bindings: Sequence[Binding | None]
+) -> TextFeatures:
+    """What `pipeline.encode` gives for each request, as one batch: all prompts, then all negative prompts.
+
+    Each different text is encoded once, side by side with the others.
+    """
+    read = [pipeline.read_texts(r, b) for r, b in zip(requests, bindings, strict=True)]
+    if any(batch.pieces is not None or batch.pooled_rows is not None for batch, _ in read):
+        return joined([pipeline.encode(r, b) for r, b in zip(requests, bindings, strict=True)])
+    halves = len(read[0][0].ids)
+    rows = [_Row.of(batch, half) for half in range(halves) for batch, _ in read]
+    numbers = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+    apart = read[0][0].groups is not None
+    ids, mask = _padded([row.ids for row in numbers])
+    pooled_ids, pooled_mask = _padded([row.pooled for row in numbers])
+    groups = _padded([row.groups for row in numbers])[0] if apart else None
+    found = pipeline.encode_texts(TokenBatch(ids, mask, pooled_ids, pooled_mask, groups=groups), False)
+    chosen = torch.tensor([numbers[row] for row in rows], device=found.tokens.device)
+    kept = None
+    if read[0][1] is not None:
+        each = [groups[half] for half in range(halves) for _, groups in read if groups is not None]
+        kept = torch.stack([F.pad(row, (0, ids.shape[1] - len(row)))[: ids.shape[1]] for row in each])
+    features = TextFeatures(
+        found.tokens[chosen],
+        found.mask[chosen],
+        found.pooled[chosen.to(found.pooled.device)],
+        negatives=halves > 1,
+        groups=kept,
+    )
+    return features.to(pipeline.transformer.device, pipeline.transformer.dtype)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the encoders read of one text, without padding: Gemma's tokens, their groups, Jina's tokens."""
+
+    ids: tuple[int, ...]
+    groups: tuple[int, ...]
+    pooled: tuple[int, ...]
+
+    @classmethod
+    def of(cls, batch: TokenBatch, row: int) -> _Row:
+        seen, heard = batch.mask[row].bool(), batch.pooled_mask[row].bool()
+        groups = () if batch.groups is None else tuple(batch.groups[row][seen].tolist())
+        return cls(tuple(batch.ids[row][seen].tolist()), groups, tuple(batch.pooled_ids[row][heard].tolist()))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of different lengths as (rows, longest) int64 with zeros behind them, and 1 where they are."""
+    values = pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], batch_first=True)
+    ones = pad_sequence([torch.ones(len(row), dtype=torch.int64) for row in rows], batch_first=True)
+    return values, ones
 
 
 def joined(texts: Sequence[TextFeatures]) -> TextFeatures:

@@ -79,24 +79,19 @@ def generate(
     return draw_many(pipeline, requests, batch=batch, progress=progress)
 
 
-def round_trip(pipeline: NewbiePipeline, pictures: np.ndarray) -> np.ndarray:
-    """Pictures (count, height, width, 3) uint8 through the autoencoder and back."""
-    result = []
+def round_trip(pipeline: NewbiePipeline, pictures: np.ndarray, batch: int = 16) -> np.ndarray:
+    """Pictures (count, height, width, 3) uint8 through the autoencoder and back, `batch` at a time."""
+    result: list[np.ndarray] = []
     vae = pipeline.vae
     weight = next(vae.parameters())
     with torch.no_grad():
-        for picture in pictures:
-            x = torch.from_numpy(picture).permute(2, 0, 1)[None].to(weight.device, weight.dtype) / 127.5 - 1
+        for start in range(0, len(pictures), batch):
+            part = torch.from_numpy(pictures[start : start + batch]).permute(0, 3, 1, 2)
+            x = part.to(weight.device, weight.dtype) / 127.5 - 1
             y = vae.decode(vae.encode(x, return_dict=False)[0], return_dict=False)[0]
-            result.append(
-                ((y.float().clamp(-1, 1) + 1) * 127.5)
-                .round()
-                .to(torch.uint8)[0]
-                .permute(1, 2, 0)
-                .cpu()
-                .numpy()
-            )
-    return np.stack(result)
+            levels = ((y.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            result.append(levels.permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(result)
 
 
 @dataclass(frozen=True)

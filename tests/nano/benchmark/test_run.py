@@ -22,6 +22,7 @@ from newbie_image.nano.benchmark.dose_response import SPILLS
 from newbie_image.nano.benchmark.drawing import Sampling, draw, prompt_text, request_of, turned
 from newbie_image.nano.benchmark.guards import (
     describe,
+    descriptions_of,
     diversity,
     nearest_distances,
     region_borders,
@@ -31,8 +32,9 @@ from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt, make_prompt
 from newbie_image.nano.benchmark.reading import Evaluator, load_evaluator
 from newbie_image.nano.benchmark.report import write_report
 from newbie_image.nano.benchmark.results import Results
-from newbie_image.nano.benchmark.run import RENDERS, Drawn, Read, Skipped, draw_missing, read_missing
-from newbie_image.nano.benchmark.run_folder import RunFolder
+from newbie_image.nano.benchmark.run import Done, Run, RunEvent, Skipped, run
+from newbie_image.nano.benchmark.run_folder import ReadingLine, RunFolder, read_folder
+from newbie_image.nano.benchmark.work import RENDERS, Crew, Draw, Worker, WorkerPlan, in_this_process
 from newbie_image.nano.captions import xml_caption
 from newbie_image.nano.world.render import render
 from newbie_image.pipeline import NewbiePipeline
@@ -61,31 +63,93 @@ def evaluator() -> Evaluator:
     return load_evaluator(READERS)
 
 
-def _drain(events: Iterator[object], stop_after: int) -> None:
-    for number, _ in enumerate(events, start=1):
-        if number == stop_after:
-            break
+def _events(
+    folder: RunFolder,
+    world: Draw,
+    evaluator: Evaluator,
+    arms: Sequence[Arm],
+    prompts: Sequence[BenchmarkPrompt],
+    batch: int = 16,
+    keep: int | None = None,
+) -> Iterator[RunEvent]:
+    asked = Run(folder, arms, prompts, evaluator.sha256, batch, keep)
+    return run(asked, in_this_process(Worker(world, evaluator)))
 
 
-def test_a_stopped_run_goes_on_and_draws_nothing_twice(tmp_path: Path):
+def test_a_stopped_run_goes_on_and_draws_nothing_twice(tmp_path: Path, evaluator: Evaluator):
     world = World()
-    _drain(draw_missing(RunFolder(tmp_path, SETTINGS), world, [XML, TAGS], PROMPTS, batch=2), 3)
+    for event in _events(RunFolder(tmp_path, SETTINGS), world, evaluator, [XML, TAGS], PROMPTS, 2):
+        if event == Done("xml", 4, 6):
+            break
     assert len(world.asked) == 4
+    assert [key.split("-")[1] for _, key in world.asked] == ["1", "1", "1", "2"]
     lines = (tmp_path / "pictures.jsonl").read_bytes()
     (tmp_path / "pictures.jsonl").write_bytes(lines[:-20])
+    readings = (tmp_path / "readings.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "readings.jsonl").write_bytes(b"".join(readings[1:]))
     again = World()
-    events = list(draw_missing(RunFolder(tmp_path, SETTINGS), again, [XML, TAGS], PROMPTS, batch=2))
-    assert events[0] == Drawn("xml", 3, 6)
-    assert events[-1] == Drawn("tags", 6, 6)
+    events = list(_events(RunFolder(tmp_path, SETTINGS), again, evaluator, [XML, TAGS], PROMPTS, 2))
+    assert events[0] == Done("xml", 2, 6)
+    assert events[-1] == Done("tags", 6, 6)
+    # The one that lacks its reading alone is read, and not drawn again.
     assert len(again.asked) == 12 - 3
-    assert again.asked[0] == world.asked[3]
-    data = [json.loads(line) for line in (tmp_path / "pictures.jsonl").read_text().splitlines()]
-    assert [(d["arm"], d["key"]) for d in data] == [(a.name, p.key) for a in (XML, TAGS) for p in PROMPTS]
-    assert data[0]["seed"] == PROMPTS[0].noise_seed
-    (tmp_path / data[5]["file"]).unlink()
+    folder = read_folder(tmp_path)
+    pairs = {(arm.name, prompt.key) for arm in (XML, TAGS) for prompt in PROMPTS}
+    assert set(folder.pictures()) == set(folder.readings(evaluator.sha256)) == pairs
+    line = folder.pictures()["xml", PROMPTS[0].key]
+    assert line.seed == PROMPTS[0].noise_seed
+    assert line.file is not None
+    (tmp_path / line.file).unlink()
     last = World()
-    list(draw_missing(RunFolder(tmp_path, SETTINGS), last, [XML, TAGS], PROMPTS))
-    assert last.asked == [("xml", PROMPTS[5].key)]
+    list(_events(RunFolder(tmp_path, SETTINGS), last, evaluator, [XML, TAGS], PROMPTS))
+    assert last.asked == [("xml", PROMPTS[0].key)]
+
+
+def test_what_is_read_is_done_also_where_its_picture_was_not_kept(tmp_path: Path, evaluator: Evaluator):
+    folder = RunFolder(tmp_path, SETTINGS)
+    list(_events(folder, World(), evaluator, [XML], [*PROMPTS, *SWAPPED], keep=1))
+    files = sorted(path.name for path in tmp_path.glob("pictures/xml/*"))
+    assert files == [f"{PROMPTS[0].key}.png", f"{SWAPPED[0].key}.png"]
+    again = World()
+    list(_events(RunFolder(tmp_path, SETTINGS), again, evaluator, [XML], [*PROMPTS, *SWAPPED], keep=1))
+    assert again.asked == []
+    # Another evaluator needs the pictures: those that are there are read, the others drawn again.
+    other = replace(evaluator, sha256="0" * 64)
+    list(_events(folder, again, other, [XML], [*PROMPTS, *SWAPPED], keep=1))
+    assert len(again.asked) == 9 - 2
+    looks = [line.look for line in folder.readings(evaluator.sha256).values()]
+    pictures = np.stack([render(prompt.scene, 128) for prompt in PROMPTS])
+    found = dict(zip([key for _, key in folder.readings(evaluator.sha256)], looks, strict=True))
+    kept = descriptions_of([str(found[prompt.key]) for prompt in PROMPTS])
+    assert np.abs(kept - describe(pictures)).max() <= 0.5 / 255 + 1e-6
+    assert descriptions_of([]).shape == (0, 768)
+
+
+def test_an_evaluator_reads_the_same_in_chunks_and_after_a_move(evaluator: Evaluator):
+    pictures = np.stack([render(prompt.scene, 128) for prompt in PROMPTS])
+    scenes = [prompt.scene for prompt in PROMPTS]
+    whole = evaluator.read(pictures, scenes)
+    assert evaluator.to(torch.device("cpu")).read(pictures, scenes, chunk=4) == whole
+    assert evaluator.read(pictures[:0], []) == []
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_does(tmp_path: Path, evaluator: Evaluator):
+    plan = WorkerPlan("nano", READERS, Sampling(steps=1, batch=2))
+    made: list[dict[tuple[str, str], ReadingLine]] = []
+    for workers in (1, 2):
+        folder = RunFolder(tmp_path / str(workers), SETTINGS)
+        asked = Run(folder, [RENDERS, XML], PROMPTS[:4], evaluator.sha256, 2, keep=1)
+        with Crew(plan, workers) as crew:
+            events = list(run(asked, crew))
+        assert Done("xml", 4, 4) in events
+        assert len(list(folder.folder.glob("pictures/*/*.png"))) == 2
+        made.append(folder.readings(evaluator.sha256))
+    assert made[0].keys() == made[1].keys()
+    renders = [pair for pair in made[0] if pair[0] == "renders"]
+    assert all(made[0][pair] == made[1][pair] for pair in renders)
+    looks = [descriptions_of([str(line.look) for _, line in sorted(each.items())]) for each in made]
+    assert np.abs(looks[0] - looks[1]).max() < 0.02
 
 
 def test_a_folder_of_another_run_arm_or_set_is_refused(tmp_path: Path):
@@ -110,15 +174,14 @@ def test_readings_are_of_one_evaluator_and_the_report_says_what_was_skipped(
 ):
     folder, world = RunFolder(tmp_path, SETTINGS), World()
     arms = [RENDERS, TAGS, XML, ARMS["shuffled"]]
-    events = list(draw_missing(folder, world, arms, [*PROMPTS, *SWAPPED, make_prompt("unplaced", 2, 0)]))
+    unplaced = make_prompt("unplaced", 2, 0)
+    events = list(_events(folder, world, evaluator, arms, [*PROMPTS, *SWAPPED, unplaced]))
     assert [e for e in events if isinstance(e, Skipped)] == [
         Skipped("tags", "swapped", "a list of tags says where people stand by their order alone"),
         Skipped("shuffled", "unplaced", "without positions there are no regions to shuffle"),
     ]
-    assert list(read_missing(folder, evaluator, [*PROMPTS, *SWAPPED]))[-1] == Read(33, 33)
-    assert list(read_missing(folder, evaluator, [*PROMPTS, *SWAPPED])) == []
-    other = Evaluator(evaluator.detector, evaluator.reader, "0" * 64)
-    assert list(read_missing(folder, other, PROMPTS))[-1] == Read(24, 24)
+    assert len(folder.readings(evaluator.sha256)) == 33 + 3
+    assert folder.readings("0" * 64) == {}
 
     results = Results.of(folder, [*PROMPTS, *SWAPPED], evaluator.sha256)
     assert results.arms == ("renders", "tags", "xml", "shuffled")
@@ -198,8 +261,7 @@ def test_a_response_to_weights_is_told_from_its_pictures(
         return np.stack(pictures)
 
     folder = RunFolder(tmp_path, SETTINGS)
-    list(draw_missing(folder, drawing, arms, prompts))
-    list(read_missing(folder, evaluator, prompts))
+    list(_events(folder, drawing, evaluator, arms, prompts))
     results = Results.of(folder, prompts, evaluator.sha256)
     response = results.responses()["xml hair_color"]
     shares = [share.value for share in response.shares.values()]

@@ -161,11 +161,20 @@ def _pixels(picture: np.ndarray, found: Detection, box: Box, shift: float) -> np
 
 def count_votes(pixels: np.ndarray, rule: ColourRule) -> np.ndarray:
     """(values,) how many of the pixels (count, 3) uint8 have each value's colour."""
-    tones = np.stack([tone for _, tone in rule.tones])
+    tones, values = _table(rule)
     distance = np.linalg.norm(oklab(pixels)[:, None] - tones[None], axis=-1)
-    votes = np.zeros(len(rule.values))
-    for nearest, far in zip(distance.argmin(1), distance.min(1), strict=True):
-        value = rule.tones[nearest][0]
-        if value is not None and far <= FARTHEST:
-            votes[value] += 1
-    return votes
+    nearest = values[distance.argmin(1)]
+    heard = nearest[(nearest != HIDDEN) & (distance.min(1) <= FARTHEST)]
+    return np.bincount(heard, minlength=len(rule.values)).astype(float)
+
+
+def _table(rule: ColourRule) -> tuple[np.ndarray, np.ndarray]:
+    """(tones, 3) all tones, and the value of each; HIDDEN for what else is there."""
+    name = id(rule)
+    if name not in _TABLES:
+        values = [HIDDEN if value is None else value for value, _ in rule.tones]
+        _TABLES[name] = rule, np.stack([tone for _, tone in rule.tones]), np.array(values)
+    return _TABLES[name][1:]
+
+
+_TABLES: Final[dict[int, tuple[ColourRule, np.ndarray, np.ndarray]]] = {}

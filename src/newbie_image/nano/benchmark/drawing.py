@@ -18,7 +18,7 @@ from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
 from newbie_image.prompt.edit import with_weight
 from newbie_image.request import GenerationRequest
-from newbie_image.text import compose, tokenize
+from newbie_image.text import compose
 
 TAG_OF: Final = {
     "top_color": "top",
@@ -96,5 +96,9 @@ def shuffled(binding: Binding) -> Binding:
 def cut_off(pipeline: NewbiePipeline, text: str) -> bool:
     """Whether the text is longer than the bundle's token limit, so that its end is not drawn."""
     settings = pipeline.settings.text
-    batch = tokenize([compose(text, settings)], pipeline.tokenizer, pipeline.clip_tokenizer, settings)
-    return bool(batch.reports)
+    read = compose(text, settings)
+    limits = (
+        (read.tokens_text, pipeline.tokenizer, settings.max_tokens),
+        (read.pooled_text, pipeline.clip_tokenizer, settings.max_pooled_tokens),
+    )
+    return any(len(tokens(each, verbose=False)["input_ids"]) > limit for each, tokens, limit in limits)

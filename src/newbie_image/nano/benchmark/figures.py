@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from newbie_image.nano.benchmark.colour_rules import RULES
-from newbie_image.nano.benchmark.intervals import Estimate, difference_of, share_of
+from newbie_image.nano.benchmark.intervals import Estimate, difference_of, shares_of
 from newbie_image.nano.benchmark.reading import READ_ATTRIBUTES, PersonReading, PictureReading, is_asked
 from newbie_image.nano.readers import CHARACTER_HEADS, HIDDEN
 
@@ -136,10 +136,12 @@ BY_ATTRIBUTE: Final[Mapping[str, Callable[[PictureReading, str, Iterable[str]], 
 
 def table(readings: Sequence[PictureReading]) -> dict[str, dict[str, Estimate]]:
     """Figure → evaluator → estimate."""
-    return {
-        name: {e: share_of([figure(r, e) for r in readings]) for e in EVALUATORS}
-        for name, figure in FIGURES.items()
-    }
+    pairs = [(name, evaluator) for name in FIGURES for evaluator in EVALUATORS]
+    shares = shares_of([[FIGURES[name](r, e) for r in readings] for name, e in pairs])
+    found: dict[str, dict[str, Estimate]] = {}
+    for (name, evaluator), share in zip(pairs, shares, strict=True):
+        found.setdefault(name, {})[evaluator] = share
+    return found
 
 
 def table_by_people(readings: Sequence[PictureReading]) -> dict[int, dict[str, dict[str, Estimate]]]:
@@ -153,10 +155,8 @@ def table_by_attribute(readings: Sequence[PictureReading], evaluator: str) -> di
     found: dict[str, dict[str, Estimate]] = {}
     for attribute in EVALUATORS[evaluator]:
         if any(is_asked(person, attribute) for reading in readings for person in reading.people):
-            found[attribute] = {
-                name: share_of([figure(r, evaluator, (attribute,)) for r in readings])
-                for name, figure in BY_ATTRIBUTE.items()
-            }
+            counts = [[f(r, evaluator, (attribute,)) for r in readings] for f in BY_ATTRIBUTE.values()]
+            found[attribute] = dict(zip(BY_ATTRIBUTE, shares_of(counts), strict=True))
     return found
 
 

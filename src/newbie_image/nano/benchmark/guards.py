@@ -3,9 +3,10 @@ pictures that are all alike."""
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,8 +39,19 @@ class Border:
     high: float
 
 
-def region_borders(scene: Scene) -> list[Border]:
+def region_borders(scene: Scene) -> tuple[Border, ...]:
     """Where the regions meet that the engine gives the people of a scene."""
+    # Only where people stand matters: one scene of each arrangement is looked at.
+    positions = tuple(character.position for character in scene.characters)
+    if positions not in _BORDERS:
+        _BORDERS[positions] = tuple(_borders(scene))
+    return _BORDERS[positions]
+
+
+_BORDERS: Final[dict[tuple[str, ...], tuple[Border, ...]]] = {}
+
+
+def _borders(scene: Scene) -> list[Border]:
     regions, _ = regions_of(parse(xml_caption(scene)))
     found: list[Border] = []
     for one, two in itertools.permutations([region.box for region in regions], 2):
@@ -76,6 +88,17 @@ def describe(pictures: np.ndarray) -> np.ndarray:
     """(count, 768) float32 in 0 to 1: the pictures (count, height, width, 3) uint8 averaged to 16 × 16."""
     tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
     return F.adaptive_avg_pool2d(tensor, DESCRIPTION_SIDE).flatten(1).numpy()
+
+
+def look_of(description: np.ndarray) -> str:
+    """A description (768,) in whole levels of 255, as base64: what a reading keeps of its picture."""
+    return base64.b64encode((description * 255).round().astype(np.uint8).tobytes()).decode()
+
+
+def descriptions_of(looks: Sequence[str]) -> np.ndarray:
+    """(count, 768) float32 in 0 to 1 of what :func:`look_of` gave."""
+    levels = np.frombuffer(b"".join(map(base64.b64decode, looks)), np.uint8)
+    return levels.reshape(len(looks), -1 if looks else 3 * DESCRIPTION_SIDE**2).astype(np.float32) / 255
 
 
 def nearest_distances(descriptions: np.ndarray, bank: np.ndarray, block: int = 4096) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -86,17 +87,34 @@ def share_of(counts: Counts, seed: int = 0) -> Estimate:
     Where all or none of it was counted, every resampling is alike, and the interval is Wilson's for as many
     pictures.
     """
-    table = np.asarray(counts, dtype=np.float64).reshape(-1, 2)
-    asked = float(table[:, 1].sum())
-    if asked == 0:
-        return Estimate(math.nan, math.nan, math.nan)
+    return shares_of([counts], seed)[0]
+
+
+def shares_of(each: Sequence[Counts], seed: int = 0) -> list[Estimate]:
+    """:func:`share_of` of several things counted in the same pictures, which are drawn once for all."""
+    tables = [np.asarray(counts, dtype=np.float64).reshape(-1, 2) for counts in each]
+    drawn = [number for number, table in enumerate(tables) if _varies(table)]
+    sums = _resampled(np.concatenate([tables[number] for number in drawn], axis=1), seed) if drawn else None
+    found: list[Estimate] = []
+    for number, table in enumerate(tables):
+        asked = float(table[:, 1].sum())
+        if asked == 0:
+            found.append(Estimate(math.nan, math.nan, math.nan))
+        elif sums is not None and number in drawn:
+            place = 2 * drawn.index(number)
+            low, high = _percentiles(sums[:, place], sums[:, place + 1])
+            found.append(Estimate(float(table[:, 0].sum()) / asked, low, high, round(asked)))
+        else:
+            heard = table[table[:, 1] > 0]
+            edge = wilson(len(heard) if heard[0, 0] else 0, len(heard))
+            found.append(Estimate(edge.value, edge.low, edge.high, round(asked)))
+    return found
+
+
+def _varies(table: np.ndarray) -> bool:
+    """Whether something, but neither all nor none of what was asked, was counted."""
     heard = table[table[:, 1] > 0]
-    if (heard[:, 0] == heard[:, 1]).all() or (heard[:, 0] == 0).all():
-        edge = wilson(len(heard) if heard[0, 0] else 0, len(heard))
-        return Estimate(edge.value, edge.low, edge.high, round(asked))
-    sums = _resampled(table, seed)
-    low, high = _percentiles(sums[:, 0], sums[:, 1])
-    return Estimate(float(table[:, 0].sum()) / asked, low, high, round(asked))
+    return len(heard) > 0 and not ((heard[:, 0] == heard[:, 1]).all() or (heard[:, 0] == 0).all())
 
 
 def difference_of(first: Counts, second: Counts, seed: int = 0) -> Estimate:
@@ -126,9 +144,14 @@ def difference_of(first: Counts, second: Counts, seed: int = 0) -> Estimate:
 
 def _resampled(table: np.ndarray, seed: int) -> np.ndarray:
     """Column sums of RESAMPLES resamplings of the rows."""
+    return _times(len(table), seed) @ table
+
+
+@lru_cache(maxsize=16)
+def _times(count: int, seed: int) -> np.ndarray:
+    """(RESAMPLES, count) float64: how often each of `count` rows is drawn in each resampling."""
     rng = np.random.default_rng(seed)
-    times = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=RESAMPLES)
-    return times @ table
+    return rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
 
 def _percentiles(counted: np.ndarray, asked: np.ndarray) -> tuple[float, float]:

@@ -85,17 +85,36 @@ class Evaluator:
     reader: Reader
     sha256: str
 
-    def read(self, pictures: np.ndarray, scenes: Sequence[Scene]) -> list[PictureReading]:
-        """Readings of pictures (count, height, width, 3) uint8 of what the scenes ask for."""
-        if len(pictures) == 0:
-            return []
-        tensor = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    @property
+    def device(self) -> torch.device:
+        """Where it reads."""
+        return next(self.detector.parameters()).device
+
+    def to(self, device: torch.device) -> Evaluator:
+        """The same on another device."""
+        return Evaluator(self.detector.to(device), self.reader.to(device), self.sha256)
+
+    def read(self, pictures: np.ndarray, scenes: Sequence[Scene], chunk: int = 64) -> list[PictureReading]:
+        """Readings of pictures (count, height, width, 3) uint8 of what the scenes ask for.
+
+        Args:
+            chunk: pictures on the device at a time.
+        """
+        readings: list[PictureReading] = []
+        for start in range(0, len(pictures), chunk):
+            part = slice(start, start + chunk)
+            readings += self._read(np.array(pictures[part]), scenes[part])
+        return readings
+
+    def _read(self, pictures: np.ndarray, scenes: Sequence[Scene]) -> list[PictureReading]:
+        on_device = torch.from_numpy(pictures).to(self.device)
+        tensor = on_device.permute(0, 3, 1, 2).float() / 127.5 - 1
         found = self.detector.find(tensor)
         matches = [match_people(s, [d.place for d in f]) for s, f in zip(scenes, found, strict=True)]
         rows = [(i, j) for i, match in enumerate(matches) for j in match if j is not None]
         read: dict[tuple[int, int], dict[str, int]] = {}
         if rows:
-            boxes = torch.tensor([figure_box(found[i][j].place) for i, j in rows])
+            boxes = torch.tensor([figure_box(found[i][j].place) for i, j in rows], device=self.device)
             values = self.reader.read(crop(tensor[[i for i, _ in rows]], boxes, CROP_SIZE))
             for row, key in enumerate(rows):
                 read[key] = {name: int(values[name][row]) for name in READ_ATTRIBUTES}
@@ -175,8 +194,8 @@ def match_people(scene: Scene, found: Sequence[Place]) -> list[int | None]:
     return [best[1].get(person) for person in range(len(wanted))]
 
 
-def load_evaluator(folder: Path) -> Evaluator:
-    """The evaluator from a folder with `character.safetensors` and `detector.safetensors`.
+def evaluator_sha256(folder: Path) -> str:
+    """The sha256 of the evaluator of a folder, without loading it.
 
     Raises:
         CheckpointError: a file is missing, and how it is made.
@@ -187,8 +206,18 @@ def load_evaluator(folder: Path) -> Evaluator:
         if not file.exists():
             raise CheckpointError(f"{file} is not there; run `newbie nano train --stage readers`")
         digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def load_evaluator(folder: Path) -> Evaluator:
+    """The evaluator from a folder with `character.safetensors` and `detector.safetensors`.
+
+    Raises:
+        CheckpointError: a file is missing, and how it is made.
+    """
+    digest = evaluator_sha256(folder)
     reader = load_reader(character_reader(), folder / "character.safetensors")
-    return Evaluator(load_detector(folder / "detector.safetensors"), reader, digest.hexdigest())
+    return Evaluator(load_detector(folder / "detector.safetensors"), reader, digest)
 
 
 def is_asked(person: PersonReading, attribute: str) -> bool:

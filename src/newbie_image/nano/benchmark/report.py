@@ -14,15 +14,11 @@ from PIL import Image
 from newbie_image.nano.benchmark.figures import (
     EVALUATORS,
     estimate_json,
-    table_by_attribute,
-    table_by_people,
 )
-from newbie_image.nano.benchmark.figures import table as figure_table
-from newbie_image.nano.benchmark.guards import describe, diversity, nearest_distances
+from newbie_image.nano.benchmark.guards import descriptions_of, diversity, nearest_distances
 from newbie_image.nano.benchmark.plots import interval_plot, response_plot
 from newbie_image.nano.benchmark.prompt_sets import KINDS
 from newbie_image.nano.benchmark.results import Results
-from newbie_image.nano.benchmark.run import RENDERS, ROUND_TRIP
 from newbie_image.nano.benchmark.tables import (
     arm_table,
     attribute_table,
@@ -33,6 +29,7 @@ from newbie_image.nano.benchmark.tables import (
     people_table,
     percent,
 )
+from newbie_image.nano.benchmark.work import RENDERS, ROUND_TRIP
 from newbie_image.nano.world.sheet import tile
 
 SHEET_ROWS: Final = 12
@@ -126,11 +123,7 @@ def _set_lines(results: Results, kind: str) -> list[str]:
 
 
 def _people_plot(results: Results, kind: str, figure: str) -> str:
-    by_arm = {
-        arm: table_by_people(list(results.readings(arm, kind).values()))
-        for arm in results.arms
-        if results.readings(arm, kind)
-    }
+    by_arm = {arm: results.tables_by_people(arm, kind) for arm in results.arms if results.readings(arm, kind)}
     counts = sorted({count for tables in by_arm.values() for count in tables})
     groups = {
         f"{count} people" if count > 1 else "1 person": {
@@ -149,6 +142,7 @@ def write_sheet(results: Results, kind: str) -> Path | None:
     """The first prompts of a kind as rows, its arms as columns; None where there is no picture."""
     arms = _sheet_arms(results, kind)
     keys = [key for key, prompt in results.prompts.items() if prompt.kind == kind][:SHEET_ROWS]
+    keys = [key for key in keys if any(results.file(arm, key) is not None for arm in arms)]
     cells: list[np.ndarray] = []
     shape: tuple[int, ...] | None = None
     for file in (results.file(arm, key) for key in keys for arm in arms):
@@ -214,9 +208,7 @@ def guard_table(results: Results, training: np.ndarray | None) -> list[str]:
     rows: list[list[str]] = []
     for arm in results.arms:
         lines = [line for (name, _), line in results.lines.items() if name == arm]
-        pictures = [results.pictures[arm, line.key] for line in lines if (arm, line.key) in results.pictures]
-        blocks = [describe(results.folder.load(pictures[i : i + 64])) for i in range(0, len(pictures), 64)]
-        descriptions = np.concatenate(blocks) if blocks else np.zeros((0, 768), np.float32)
+        descriptions = descriptions_of([line.look for line in lines if line.look is not None])
         seams = [line.seam for line in lines if line.seam is not None]
         nearest = (
             "–"
@@ -257,14 +249,17 @@ def figures_json(results: Results) -> Mapping[str, Any]:
     found: dict[str, Any] = {"evaluator": results.evaluator, **results.folder.state, "figures": {}}
     for arm in results.arms:
         for kind in results.kinds:
-            readings = list(results.readings(arm, kind).values())
-            if not readings:
+            if not results.readings(arm, kind):
                 continue
-            tables: dict[int | str, Any] = {**table_by_people(readings), "all": figure_table(readings)}
+            tables: dict[int | str, Any] = {
+                **results.tables_by_people(arm, kind),
+                "all": results.table(arm, kind),
+            }
             found["figures"].setdefault(arm, {})[kind] = {
                 "by_people": {str(count): _plain(tables[count]) for count in _sorted(tables)},
                 "by_attribute": {
-                    evaluator: _plain(table_by_attribute(readings, evaluator)) for evaluator in EVALUATORS
+                    evaluator: _plain(results.table_by_attribute(arm, kind, evaluator))
+                    for evaluator in EVALUATORS
                 },
             }
     return found

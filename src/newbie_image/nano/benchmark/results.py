@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from newbie_image.nano.benchmark.correction import ReaderError, reader_errors
 from newbie_image.nano.benchmark.dose_response import (
@@ -16,11 +16,12 @@ from newbie_image.nano.benchmark.dose_response import (
     spill,
 )
 from newbie_image.nano.benchmark.drawing import TAG_OF
-from newbie_image.nano.benchmark.figures import EVALUATORS
+from newbie_image.nano.benchmark.figures import EVALUATORS, table, table_by_attribute
+from newbie_image.nano.benchmark.intervals import Estimate
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt
 from newbie_image.nano.benchmark.reading import READ_ATTRIBUTES, PictureReading, is_asked
-from newbie_image.nano.benchmark.run import RENDERS, ROUND_TRIP
 from newbie_image.nano.benchmark.run_folder import PictureLine, ReadingLine, RunFolder
+from newbie_image.nano.benchmark.work import RENDERS, ROUND_TRIP
 
 BASE: Final = "xml"
 """The arm that others are compared with where it is there."""
@@ -34,7 +35,7 @@ class Results:
         folder: the run's folder.
         prompts: key → prompt, in order.
         lines: (arm, key) → reading.
-        pictures: (arm, key) → picture.
+        pictures: (arm, key) → picture, be it kept or not.
         arms: the arms that have readings, in the order they were drawn.
         evaluator: the sha256 of who read.
     """
@@ -45,6 +46,7 @@ class Results:
     pictures: Mapping[tuple[str, str], PictureLine]
     arms: tuple[str, ...]
     evaluator: str
+    _tables: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, folder: RunFolder, prompts: Sequence[BenchmarkPrompt], evaluator: str) -> Results:
@@ -53,7 +55,7 @@ class Results:
         lines = {pair: line for pair, line in folder.readings(evaluator).items() if pair[1] in by_key}
         there = {arm for arm, _ in lines}
         arms = tuple(name for name in folder.state["arms"] if name in there)
-        return cls(folder, by_key, lines, folder.pictures(), arms, evaluator)
+        return cls(folder, by_key, lines, folder.lines(), arms, evaluator)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -76,6 +78,27 @@ class Results:
             if (arm, key) in self.lines and kind in (None, prompt.kind) and people in (None, prompt.people)
         }
 
+    def table(
+        self, arm: str, kind: str | None = None, people: int | None = None
+    ) -> Mapping[str, Mapping[str, Estimate]]:
+        """figures.table of :meth:`readings`, made once."""
+        asked = (arm, kind, people)
+        if asked not in self._tables:
+            self._tables[asked] = table(list(self.readings(arm, kind, people).values()))
+        return self._tables[asked]
+
+    def tables_by_people(self, arm: str, kind: str) -> dict[int, Mapping[str, Mapping[str, Estimate]]]:
+        """Number of people → :meth:`table`, of those that there are."""
+        counts = sorted({len(reading.people) for reading in self.readings(arm, kind).values()})
+        return {count: self.table(arm, kind, count) for count in counts}
+
+    def table_by_attribute(self, arm: str, kind: str, evaluator: str) -> Mapping[str, Mapping[str, Estimate]]:
+        """figures.table_by_attribute of :meth:`readings`, made once."""
+        asked = (arm, kind, evaluator, "by attribute")
+        if asked not in self._tables:
+            self._tables[asked] = table_by_attribute(list(self.readings(arm, kind).values()), evaluator)
+        return self._tables[asked]
+
     def by_scene(self, arm: str, kind: str) -> dict[str, PictureReading]:
         """The readings of a kind by the key of the same scene asked for in the plain way, its people in that
         order."""
@@ -89,7 +112,10 @@ class Results:
     def file(self, arm: str, key: str) -> Path | None:
         """Where a picture is, None where it is not."""
         line = self.pictures.get((arm, key))
-        return None if line is None else self.folder.folder / line.file
+        if line is None or line.file is None:
+            return None
+        file = self.folder.folder / line.file
+        return file if file.exists() else None
 
     def reader_errors(self, kind: str | None = None) -> dict[str, dict[str, ReaderError]]:
         """Evaluator → attribute → its error on pictures that show what was asked: the round trip through the
@@ -97,7 +123,10 @@ class Results:
         for arm in (ROUND_TRIP.name, RENDERS.name):
             readings = list(self.readings(arm, kind).values())
             if readings:
-                return {evaluator: reader_errors(readings, evaluator) for evaluator in EVALUATORS}
+                asked = (kind, "errors")
+                if asked not in self._tables:
+                    self._tables[asked] = {e: reader_errors(readings, e) for e in EVALUATORS}
+                return self._tables[asked]
         return {}
 
     def responses(self, evaluator: str = "reader") -> dict[str, DoseResponse]:

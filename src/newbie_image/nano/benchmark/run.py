@@ -1,31 +1,22 @@
-"""One run of the benchmark: draw what is missing, read what is not read yet. Everything that happens is an
-event."""
+"""One run of the benchmark: draw and read what is missing. Everything that happens is an event."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
+from newbie_image.bundle import BundleSettings
 from newbie_image.nano.benchmark.arms import Arm, unavailable
-from newbie_image.nano.benchmark.drawing import Sampling, cut_off, draw, prompt_text
-from newbie_image.nano.benchmark.guards import seam_ratio
+from newbie_image.nano.benchmark.drawing import Sampling
 from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt
-from newbie_image.nano.benchmark.reading import Evaluator
-from newbie_image.nano.benchmark.run_folder import PictureLine, ReadingLine, RunFolder
-from newbie_image.nano.evaluate import round_trip
-from newbie_image.nano.world.render import render
-from newbie_image.pipeline import NewbiePipeline
+from newbie_image.nano.benchmark.run_folder import RunFolder
+from newbie_image.nano.benchmark.work import REFERENCES, Hands, Job, Made
 
-Draw = Callable[[Arm, Sequence[BenchmarkPrompt]], np.ndarray]
-"""An arm and prompts → pictures (prompts, height, width, 3) uint8."""
-
-RENDERS: Final = Arm("renders", words="the world's own pictures of the prompts: what the readers miss")
-ROUND_TRIP: Final = Arm("round_trip", words="and through the autoencoder: what it loses")
-REFERENCES: Final = (RENDERS, ROUND_TRIP)
+ALIKE: Final = 6
+"""Batches of prompts that are put in order of their number of people together: texts are as long as the
+longest of their batch, and a run that is stopped still has all numbers of people."""
 
 
 @dataclass(frozen=True)
@@ -38,46 +29,32 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Pictures of an arm: how many are there, of how many."""
+class Done:
+    """Pictures of an arm that are drawn and read: how many, of how many."""
 
     arm: str
     done: int
     total: int
 
 
-@dataclass(frozen=True)
-class Read:
-    """Readings: how many are there, of how many."""
-
-    done: int
-    total: int
+RunEvent = Skipped | Done
 
 
-RunEvent = Skipped | Drawn | Read
+def run_settings(
+    settings: BundleSettings, content_hash: str, dtype: str, sampling: Sampling
+) -> dict[str, Any]:
+    """What a run's pictures are made with, as plain values: two runs with the same draw the same.
 
-
-def pipeline_draw(pipeline: NewbiePipeline, sampling: Sampling) -> Draw:
-    """Draws with a pipeline; the two reference arms with the world's renderer and the pipeline's
-    autoencoder."""
-    size = pipeline.settings.defaults.width
-
-    def drawing(arm: Arm, prompts: Sequence[BenchmarkPrompt]) -> np.ndarray:
-        if arm not in REFERENCES:
-            return draw(pipeline, arm, prompts, sampling)
-        pictures = np.stack([render(prompt.scene, size) for prompt in prompts])
-        return pictures if arm == RENDERS else round_trip(pipeline, pictures)
-
-    return drawing
-
-
-def run_settings(pipeline: NewbiePipeline, sampling: Sampling) -> dict[str, Any]:
-    """What a run's pictures are made with, as plain values: two runs with the same draw the same."""
-    defaults = pipeline.settings.defaults
+    Args:
+        settings, content_hash: of the bundle.
+        dtype: of the transformer, as torch names it (`bfloat16`).
+        sampling: what it leaves open is the bundle's.
+    """
+    defaults = settings.defaults
     return {
-        "model": pipeline.settings.name,
-        "model_sha256": pipeline.content_hash,
-        "dtype": str(pipeline.transformer.dtype).removeprefix("torch."),
+        "model": settings.name,
+        "model_sha256": content_hash,
+        "dtype": dtype,
         "size": [defaults.width, defaults.height],
         "steps": sampling.steps or defaults.steps,
         "guidance_scale": defaults.guidance_scale if sampling.guidance is None else sampling.guidance,
@@ -86,87 +63,95 @@ def run_settings(pipeline: NewbiePipeline, sampling: Sampling) -> dict[str, Any]
     }
 
 
-def draw_missing(
-    folder: RunFolder,
-    drawing: Draw,
-    arms: Sequence[Arm],
-    prompts: Sequence[BenchmarkPrompt],
-    *,
-    batch: int = 8,
-    is_cut: Callable[[str], bool] = lambda text: False,
-) -> Iterator[RunEvent]:
-    """Draws the pictures that the folder does not have, arm by arm, and says how far it is.
+@dataclass
+class Run:
+    """What one run asks for, and how far it is.
 
-    An arm that cannot be drawn on a set is skipped, and the folder says why.
-
-    Raises:
-        ConfigError: the folder has another arm of the same name.
+    Args:
+        folder: of the run.
+        arms, prompts: what is drawn.
+        evaluator: sha256 of who reads.
+        batch: prompts in a job.
+        keep: prompts of each set, from its first one, whose pictures are kept; None for all.
     """
-    for arm in arms:
-        wanted: list[BenchmarkPrompt] = []
-        for kind in dict.fromkeys(prompt.kind for prompt in prompts):
-            reason = None if arm in REFERENCES else unavailable(arm, kind)
-            folder.set_skipped(arm.name, kind, reason)
-            if reason is not None:
-                yield Skipped(arm.name, kind, reason)
-            else:
-                wanted += [prompt for prompt in prompts if prompt.kind == kind]
-        if not wanted:
-            continue
-        folder.add_arm(arm)
-        there = folder.pictures()
-        missing = [prompt for prompt in wanted if (arm.name, prompt.key) not in there]
-        done = len(wanted) - len(missing)
-        yield Drawn(arm.name, done, len(wanted))
-        for start in range(0, len(missing), batch):
-            part = missing[start : start + batch]
-            for prompt, picture in zip(part, drawing(arm, part), strict=True):
-                text = prompt_text(arm, prompt)
-                file = str(Path("pictures") / arm.name / f"{prompt.key}.png")
-                cut = arm not in REFERENCES and is_cut(text)
-                line = PictureLine(arm.name, prompt.key, file, text, prompt.noise_seed, cut)
-                folder.add_picture(line, picture)
-            done += len(part)
-            yield Drawn(arm.name, done, len(wanted))
+
+    folder: RunFolder
+    arms: Sequence[Arm]
+    prompts: Sequence[BenchmarkPrompt]
+    evaluator: str
+    batch: int = 16
+    keep: int | None = None
+    _done: Counter[str] = field(default_factory=Counter, init=False)
+    _total: Counter[str] = field(default_factory=Counter, init=False)
+
+    def begin(self) -> tuple[list[RunEvent], list[Job]]:
+        """Notes the arms in the folder, and says what is there, what is skipped, and the jobs that are left.
+
+        An arm that cannot be drawn on a set is skipped, and the folder says why.
+
+        Raises:
+            ConfigError: the folder has another arm of the same name.
+        """
+        events: list[RunEvent] = []
+        jobs: list[Job] = []
+        lines, there, read = self.folder.lines(), self.folder.pictures(), self.folder.read_by(self.evaluator)
+        kept = self._kept()
+        for arm in self.arms:
+            wanted: list[BenchmarkPrompt] = []
+            for kind in dict.fromkeys(prompt.kind for prompt in self.prompts):
+                reason = None if arm in REFERENCES else unavailable(arm, kind)
+                self.folder.set_skipped(arm.name, kind, reason)
+                if reason is not None:
+                    events.append(Skipped(arm.name, kind, reason))
+                else:
+                    wanted += [prompt for prompt in self.prompts if prompt.kind == kind]
+            if not wanted:
+                continue
+            self.folder.add_arm(arm)
+            unread: list[BenchmarkPrompt] = []
+            missing: list[BenchmarkPrompt] = []
+            for prompt in wanted:
+                pair = (arm.name, prompt.key)
+                line = lines.get(pair)
+                lost = line is None or (line.file is not None and prompt.key in kept and pair not in there)
+                if lost or pair not in read:
+                    (unread if pair in there else missing).append(prompt)
+            self._total[arm.name] = len(wanted)
+            self._done[arm.name] = len(wanted) - len(unread) - len(missing)
+            events.append(self._event(arm.name))
+            for prompts, drawn in ((unread, True), (missing, False)):
+                jobs += [
+                    Job(self.folder.folder, arm, part, kept, drawn) for part in chunks(prompts, self.batch)
+                ]
+        return events, jobs
+
+    def take(self, job: Job, made: Made) -> RunEvent:
+        """Writes down what a job made."""
+        self.folder.add(made.pictures, made.readings)
+        self._done[job.arm.name] += len(job.prompts)
+        return self._event(job.arm.name)
+
+    def _event(self, arm: str) -> Done:
+        return Done(arm, self._done[arm], self._total[arm])
+
+    def _kept(self) -> frozenset[str]:
+        by_kind: dict[str, list[str]] = {}
+        for prompt in self.prompts:
+            by_kind.setdefault(prompt.kind, []).append(prompt.key)
+        return frozenset(key for keys in by_kind.values() for key in keys[: self.keep])
 
 
-def read_missing(
-    folder: RunFolder, evaluator: Evaluator, prompts: Sequence[BenchmarkPrompt], batch: int = 32
-) -> Iterator[RunEvent]:
-    """Reads the pictures of these prompts that this evaluator has not read yet."""
-    by_key: Mapping[str, BenchmarkPrompt] = {prompt.key: prompt for prompt in prompts}
-    pictures = [line for line in folder.pictures().values() if line.key in by_key]
-    there = folder.readings(evaluator.sha256)
-    missing = [line for line in pictures if (line.arm, line.key) not in there]
-    done = len(pictures) - len(missing)
-    for start in range(0, len(missing), batch):
-        part = missing[start : start + batch]
-        scenes = [by_key[line.key].scene for line in part]
-        loaded = folder.load(part)
-        for line, picture, scene, reading in zip(
-            part, loaded, scenes, evaluator.read(loaded, scenes), strict=True
-        ):
-            seam = seam_ratio(picture, scene)
-            folder.add_reading(ReadingLine(line.arm, line.key, evaluator.sha256, seam, reading))
-        done += len(part)
-        yield Read(done, len(pictures))
+def chunks(prompts: Sequence[BenchmarkPrompt], batch: int) -> Iterator[tuple[BenchmarkPrompt, ...]]:
+    """Prompts in batches, those of about as many people together."""
+    for start in range(0, len(prompts), ALIKE * batch):
+        block = sorted(prompts[start : start + ALIKE * batch], key=lambda prompt: prompt.people)
+        for first in range(0, len(block), batch):
+            yield tuple(block[first : first + batch])
 
 
-def run(
-    folder: RunFolder,
-    pipeline: NewbiePipeline,
-    evaluator: Evaluator,
-    arms: Sequence[Arm],
-    prompts: Sequence[BenchmarkPrompt],
-    sampling: Sampling,
-) -> Iterator[RunEvent]:
+def run(asked: Run, hands: Hands) -> Iterator[RunEvent]:
     """Draws and reads; stop it at any time and call it again."""
-    yield from draw_missing(
-        folder,
-        pipeline_draw(pipeline, sampling),
-        arms,
-        prompts,
-        batch=sampling.batch,
-        is_cut=lambda text: cut_off(pipeline, text),
-    )
-    yield from read_missing(folder, evaluator, prompts)
+    events, jobs = asked.begin()
+    yield from events
+    for job, made in hands(jobs):
+        yield asked.take(job, made)

@@ -1,4 +1,4 @@
-"""The folder of a run: settings, one JSON line a picture, one a reading, and the pictures themselves.
+"""The folder of a run: settings, one JSON line a picture, one a reading, and the pictures that are kept.
 
 `run.json` says what everything in the folder was made with; a run goes on only as what it was. A line that
 was cut short when a run was stopped is dropped, and its picture is made again.
@@ -22,18 +22,18 @@ from newbie_image.nano.benchmark.reading import PictureReading
 
 @dataclass(frozen=True)
 class PictureLine:
-    """One picture that is there.
+    """One picture that was drawn.
 
     Args:
         arm, key: whose it is; the key is the prompt's.
-        file: its place in the folder.
+        file: its place in the folder; None where only its reading was kept.
         text: the prompt as it was given, and `seed` its noise.
         cut: whether the end of the text did not fit.
     """
 
     arm: str
     key: str
-    file: str
+    file: str | None
     text: str
     seed: int
     cut: bool
@@ -41,13 +41,15 @@ class PictureLine:
 
 @dataclass(frozen=True)
 class ReadingLine:
-    """What was read in one picture, by the evaluator of that sha256; `seam` is guards.seam_ratio."""
+    """What was read in one picture, by the evaluator of that sha256; `seam` is guards.seam_ratio and `look`
+    guards.look_of, None in readings from before it was kept."""
 
     arm: str
     key: str
     evaluator: str
     seam: float | None
     reading: PictureReading
+    look: str | None = None
 
 
 class RunFolder:
@@ -119,27 +121,33 @@ class RunFolder:
             self._state["skipped"][name] = reason
         self._write_note()
 
-    def pictures(self) -> dict[tuple[str, str], PictureLine]:
-        """(arm, key) → the line of each picture that is there."""
+    def lines(self) -> dict[tuple[str, str], PictureLine]:
+        """(arm, key) → the line of each picture that was drawn, be it kept or not."""
         lines = [PictureLine(**data) for data in self._lines("pictures.jsonl")]
-        return {(line.arm, line.key): line for line in lines if (self.folder / line.file).exists()}
+        return {(line.arm, line.key): line for line in lines}
 
-    def add_picture(self, line: PictureLine, picture: np.ndarray) -> None:
-        """Writes a picture (height, width, 3) uint8, then its line."""
-        file = self.folder / line.file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        Image.fromarray(picture).save(partial, format="PNG")
-        partial.replace(file)
-        self._append("pictures.jsonl", asdict(line))
+    def pictures(self) -> dict[tuple[str, str], PictureLine]:
+        """(arm, key) → the line of each picture that is in the folder."""
+        return {
+            pair: line
+            for pair, line in self.lines().items()
+            if line.file is not None and (self.folder / line.file).exists()
+        }
 
-    def load(self, lines: Sequence[PictureLine]) -> np.ndarray:
-        """Pictures as (count, height, width, 3) uint8."""
-        found: list[np.ndarray] = []
-        for line in lines:
-            with Image.open(self.folder / line.file) as picture:
-                found.append(np.asarray(picture.convert("RGB")))
-        return np.stack(found)
+    def add(self, pictures: Sequence[PictureLine], readings: Sequence[ReadingLine]) -> None:
+        """Writes the lines of pictures, whose files are there where they are kept, and of their readings."""
+        self._append("pictures.jsonl", [asdict(line) for line in pictures])
+        self._append(
+            "readings.jsonl", [{**vars(line), "reading": line.reading.as_json()} for line in readings]
+        )
+
+    def read_by(self, evaluator: str) -> set[tuple[str, str]]:
+        """(arm, key) of what the evaluator of that sha256 has read."""
+        return {
+            (data["arm"], data["key"])
+            for data in self._lines("readings.jsonl")
+            if data["evaluator"] == evaluator
+        }
 
     def readings(self, evaluator: str) -> dict[tuple[str, str], ReadingLine]:
         """(arm, key) → what the evaluator of that sha256 read; other evaluators' readings are left out."""
@@ -150,14 +158,11 @@ class RunFolder:
                 data["evaluator"],
                 data["seam"],
                 PictureReading.from_json(data["reading"]),
+                data.get("look"),
             )
             for data in self._lines("readings.jsonl")
             if data["evaluator"] == evaluator
         }
-
-    def add_reading(self, line: ReadingLine) -> None:
-        """Writes a reading's line."""
-        self._append("readings.jsonl", {**vars(line), "reading": line.reading.as_json()})
 
     def _read_note(self) -> dict[str, Any]:
         if not self._note.exists():
@@ -174,9 +179,9 @@ class RunFolder:
         partial.write_text(json.dumps(self._state, indent=1) + "\n")
         partial.replace(self._note)
 
-    def _append(self, name: str, data: Mapping[str, Any]) -> None:
+    def _append(self, name: str, lines: Sequence[Mapping[str, Any]]) -> None:
         with (self.folder / name).open("a") as file:
-            file.write(json.dumps(data) + "\n")
+            file.write("".join(json.dumps(data) + "\n" for data in lines))
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         """The whole lines of a file. A last one that was cut short is taken off, so that the next one does
@@ -193,3 +198,33 @@ class RunFolder:
             return [json.loads(line) for line in content[:whole].splitlines() if line.strip()]
         except ValueError:
             raise ConfigError(f"{file} is damaged; remove it, and what it lists is made again") from None
+
+
+def read_folder(folder: Path) -> RunFolder:
+    """The folder of a run as it is.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    note = folder / "run.json"
+    if not note.exists():
+        raise ConfigError(f"{note} is not there; name the folder of a run with --out")
+    try:
+        settings = json.loads(note.read_text())["settings"]
+    except (ValueError, KeyError):
+        settings = {}
+    return RunFolder(folder, settings)
+
+
+def write_picture(file: Path, picture: np.ndarray) -> None:
+    """Writes a picture (height, width, 3) uint8 as a PNG that is there whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    Image.fromarray(picture).save(partial, format="PNG", compress_level=1)
+    partial.replace(file)
+
+
+def load_picture(file: Path) -> np.ndarray:
+    """A picture as (height, width, 3) uint8."""
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))

@@ -11,12 +11,10 @@ from newbie_image.nano.benchmark.figures import (
     FIGURES,
     differences,
     discordance,
-    table,
-    table_by_attribute,
 )
 from newbie_image.nano.benchmark.intervals import Estimate, mcnemar
 from newbie_image.nano.benchmark.results import Results
-from newbie_image.nano.benchmark.run import RENDERS, ROUND_TRIP
+from newbie_image.nano.benchmark.work import RENDERS, ROUND_TRIP
 
 
 def percent(estimate: Estimate, signed: bool = False) -> str:
@@ -42,9 +40,9 @@ def arm_table(results: Results, kind: str, evaluator: str) -> list[str]:
     """Every figure of every arm on one kind of prompts."""
     rows: list[list[str]] = []
     for arm in results.arms:
-        readings = list(results.readings(arm, kind).values())
+        readings = results.readings(arm, kind)
         if readings:
-            found = table(readings)
+            found = results.table(arm, kind)
             rows.append([arm, str(len(readings)), *(percent(found[name][evaluator]) for name in FIGURES)])
     return markdown(["arm", "pictures", *FIGURES], rows)
 
@@ -54,7 +52,7 @@ def people_table(results: Results, kind: str, figure: str, evaluator: str) -> li
     counts = sorted({p.people for p in results.prompts.values() if p.kind == kind})
     rows: list[list[str]] = []
     for arm in results.arms:
-        cells = [table(list(results.readings(arm, kind, n).values()))[figure][evaluator] for n in counts]
+        cells = [results.table(arm, kind, n)[figure][evaluator] for n in counts]
         if not all(math.isnan(cell.value) for cell in cells):
             rows.append([arm, *map(percent, cells)])
     return markdown(["arm", *(f"{n} people" if n > 1 else "1 person" for n in counts)], rows)
@@ -96,7 +94,7 @@ def attribute_table(results: Results, arm: str, kind: str, evaluator: str) -> li
     """Accuracy and leakage by attribute, as read and with the reader's own mistakes taken out."""
     errors = results.reader_errors().get(evaluator, {})
     rows: list[list[str]] = []
-    for name, found in table_by_attribute(list(results.readings(arm, kind).values()), evaluator).items():
+    for name, found in results.table_by_attribute(arm, kind, evaluator).items():
         right, leak = found["attributes right"], found["excess leakage"]
         error = errors.get(name)
         known = error is not None and error.count > 0
@@ -120,10 +118,9 @@ def corrected_table(results: Results, kind: str) -> list[str]:
     rows: list[list[str]] = []
     errors = results.reader_errors()
     for arm in results.arms:
-        readings = list(results.readings(arm, kind).values())
-        if not readings or arm in (RENDERS.name, ROUND_TRIP.name):
+        if not results.readings(arm, kind) or arm in (RENDERS.name, ROUND_TRIP.name):
             continue
-        found = table(readings)
+        found = results.table(arm, kind)
         for evaluator in EVALUATORS:
             error = mean_error(list(errors.get(evaluator, {}).values()))
             right, leak = found["attributes right"][evaluator], found["excess leakage"][evaluator]
