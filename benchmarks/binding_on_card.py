@@ -5,8 +5,8 @@
     PYTHONPATH=src python benchmarks/binding_on_card.py --unpack "$OUT" --to runs
 
 The runs are done in the order of their weight, by processes that load the models once; what is not done when
-the time is up is left out, and what is there is packed. Unpacked, `newbie nano benchmark` with the arguments
-of a run (`commands.txt`) finds it as it was.
+the time is up is left out, and what is there is packed. Unpacked, the commands in `commands.txt` write the
+reports, which need no card.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ from __future__ import annotations
 import argparse
 import io
 import lzma
+import multiprocessing
 import os
 import shlex
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from newbie_image.nano.benchmark.prompt_sets import BenchmarkPrompt
 
 PART = 15 * 2**20
-PARTS = 5
+PARTS = 4
 """Largest file, and the most of them."""
 PACKING = 20.0
 """Seconds that packing may take."""
-REPORTING = 60.0
-"""Seconds at the end in which reports are written."""
 WEIGHED = "hair_color,hair_style,eye_color,expression,top,bottom,legwear,headwear,held,pose,gender,glasses"
 SWEPT = (
     "xml,region,region:beta_minus=1,region:beta_minus=5,region:beta_minus=inf,region:beta_plus=0,"
@@ -53,40 +55,41 @@ class Asked:
     people: str | None = None
     weights: str = ""
     keep: int = 12
-
-    def arguments(self) -> list[str]:
-        """Options of the command."""
-        words = ["--set", self.sets, "--arms", self.arms, "--count", str(self.count), "--out", self.out]
-        words += ["--skip", str(self.skip)] if self.skip else []
-        words += ["--people", self.people] if self.people else []
-        words += ["--weights", self.weights] if self.weights else []
-        return [*words, "--keep", str(self.keep)]
+    references: bool = False
 
 
+OTHER = "encode,tags,sentence"
 RUNS = (
-    Asked("held", "held-out", "xml,region,text,full,encode,shuffled,tags,sentence"),
-    Asked("reported", "seen,swapped", "xml,region,full", skip=200),
-    Asked("reported", "seen", "text,encode,shuffled,tags,sentence", skip=200),
-    Asked("reported", "unplaced", "xml,region,full", skip=200),
-    Asked("sweep", "seen", SWEPT, count=200),
+    Asked("held", "held-out", "xml,region,text,full", references=True),
+    Asked("reported", "seen", "xml,region,full,shuffled", skip=200, references=True),
+    Asked("reported", "swapped", "xml,full", skip=200),
+    Asked("reported", "unplaced", "xml,region", skip=200),
     Asked("weights", "seen", "text", 48, 40, people="2", weights=WEIGHED, keep=2),
-    Asked("others", "twins,interactions,equal", "xml,region,text", count=240),
+    Asked("sweep", "seen", SWEPT, count=200),
+    Asked("reported", "seen", f"text,{OTHER}", skip=200),
+    Asked("held", "held-out", f"shuffled,{OTHER}"),
+    Asked("others", "twins,interactions,equal", "xml,region,full", count=240),
+    Asked("reported", "swapped,unplaced", "region,text,full", skip=200),
 )
 TINY = (
-    Asked("held", "held-out", "xml,region", count=6, keep=2),
-    Asked("reported", "seen,swapped", "xml,region", 6, 200, keep=2),
-    Asked("reported", "seen", "text", 6, 200, keep=2),
+    Asked("held", "held-out", "xml,region", 6, keep=2, references=True),
+    Asked("reported", "unplaced", "xml,region", 6, 200, keep=2),
     Asked("weights", "seen", "text", 2, 40, people="2", weights="glasses", keep=1),
 )
-REPORTS = {
-    "reported": Asked(
-        "reported",
-        "seen,swapped,unplaced",
-        "xml,region,full,text,encode,shuffled,tags,sentence",
-        skip=200,
-    ),
-}
-"""How a folder of several runs is reported; others as they were drawn."""
+
+
+def report_command(runs: Sequence[Asked]) -> str:
+    """What writes the report of the runs of one folder."""
+    first = runs[0]
+    sets, arms = (
+        ",".join(dict.fromkeys(name for run in runs for name in getattr(run, words).split(",")))
+        for words in ("sets", "arms")
+    )
+    words = ["--set", sets, "--arms", arms, "--count", str(first.count), "--out", first.out]
+    words += ["--skip", str(first.skip)] if first.skip else []
+    words += ["--people", first.people] if first.people else []
+    words += ["--weights", first.weights] if first.weights else []
+    return shlex.join(["newbie", "nano", "benchmark", *words, "--report-only"])
 
 
 class Clock:
@@ -108,20 +111,18 @@ class Clock:
         print(f"{time.monotonic() - self._began:6.1f} s  {line}", flush=True)
 
 
-def reported_as(asked: Asked, tiny: bool) -> Asked:
-    """The run by which the folder of a run is reported."""
-    if not tiny and asked.out in REPORTS:
-        return REPORTS[asked.out]
-    if tiny and asked.out == "reported":
-        return replace(asked, sets="seen,swapped", arms="xml,region,text")
-    return asked
+def select(asked: Asked) -> tuple[list[BenchmarkPrompt], dict[str, str]]:
+    """A run's prompts and the sha256 of their sets; making and checking them takes seconds."""
+    from newbie_image.cli.nano_benchmark import read_people, select_prompts
+
+    people = None if asked.people is None else read_people(asked.people)
+    return select_prompts(asked.sets, people, asked.count, asked.skip)
 
 
-def draw(clock: Clock, arguments: argparse.Namespace, work: Path, until: float) -> Iterator[Asked]:
-    """Draws and reads run after run with one crew, and gives each run that is done, until `until` seconds are
-    left."""
+def draw(clock: Clock, arguments: argparse.Namespace, work: Path) -> None:
+    """Draws and reads run after run with one crew, until the time for packing has come."""
     from newbie_image.bundle import content_hash, find_bundle, read_settings
-    from newbie_image.cli.nano_benchmark import read_doses, read_people, select_prompts
+    from newbie_image.cli.nano_benchmark import read_doses
     from newbie_image.devices import choose_device
     from newbie_image.nano.benchmark.arms import read_arms
     from newbie_image.nano.benchmark.drawing import Sampling
@@ -135,90 +136,64 @@ def draw(clock: Clock, arguments: argparse.Namespace, work: Path, until: float) 
     dtype = str(choose_device().dtype).removeprefix("torch.")
     settings = run_settings(read_settings(model), content_hash(model), dtype, sampling)
     evaluator = evaluator_sha256(arguments.readers)
-    owners: dict[int, tuple[Asked, Run]] = {}
-
-    def jobs() -> Iterator[Job]:
-        for asked in TINY if arguments.tiny else RUNS:
-            arms = read_arms(asked.arms)
-            arms += read_doses(asked.weights, arms)
-            people = None if asked.people is None else read_people(asked.people)
-            prompts, hashes = select_prompts(asked.sets, people, asked.count, asked.skip)
-            folder = RunFolder(work / asked.out, settings)
-            folder.add_sets(hashes)
-            if asked.weights:
-                arms = arms[1:]  # the arm itself is the one with weight 1
-            run = Run(folder, [*REFERENCES, *arms], prompts, evaluator, sampling.batch, asked.keep)
-            _, todo = run.begin()
-            clock.say(f"{asked.out}: {asked.sets} with {len(arms)} arms, {len(todo)} jobs")
-            for job in todo:
-                owners[id(job)] = asked, run
-                yield job
-
-    pictures, last, order = 0, time.monotonic(), list(TINY if arguments.tiny else RUNS)
+    owners: dict[int, Run] = {}
+    asked_for = TINY if arguments.tiny else RUNS
     workers = 2 if arguments.tiny else arguments.workers
-    with Crew(WorkerPlan(arguments.bundle, arguments.readers, sampling), workers) as crew:
+    context = multiprocessing.get_context("spawn")
+    with (
+        Crew(WorkerPlan(arguments.bundle, arguments.readers, sampling), workers) as crew,
+        ProcessPoolExecutor(min(workers, len(asked_for)), mp_context=context) as selecting,
+    ):
         crew.warm()
+        selected = [selecting.submit(select, asked) for asked in asked_for]
+
+        def jobs() -> Iterator[Job]:
+            for asked, coming in zip(asked_for, selected, strict=True):
+                prompts, hashes = coming.result()
+                arms = read_arms(asked.arms)
+                if asked.weights:
+                    arms = read_doses(asked.weights, arms)
+                folder = RunFolder(work / asked.out, settings)
+                folder.add_sets(hashes)
+                arms = [*(REFERENCES if asked.references else ()), *arms]
+                run = Run(folder, arms, prompts, evaluator, sampling.batch, asked.keep)
+                _, todo = run.begin()
+                clock.say(f"{asked.out}: {asked.sets} with {len(arms)} arms, {len(todo)} jobs")
+                for job in todo:
+                    owners[id(job)] = run
+                    yield job
+
+        pictures, last = 0, time.monotonic()
         for job, made in crew(jobs()):
-            asked, run = owners.pop(id(job))
-            run.take(job, made)
+            owners.pop(id(job)).take(job, made)
             pictures += len(job.prompts)
             if time.monotonic() - last > 5:
                 last = time.monotonic()
-                clock.say(f"{pictures} pictures; {asked.out} {job.arm.name}")
-            busy = {id(each) for each, _ in owners.values()}
-            while order and order[0] is not asked and id(order[0]) not in busy:
-                yield order.pop(0)
-            if clock.left(until) <= 0:
+                clock.say(f"{pictures} pictures; {job.folder.name} {job.arm.name}")
+            if clock.left(PACKING) <= 0:
                 clock.say("the time for drawing is up")
                 crew.stop()
                 break
-    clock.say(f"{pictures} pictures drawn and read")
-    yield from order
-
-
-def report(arguments: argparse.Namespace, work: Path, asked: Asked) -> subprocess.Popen[bytes]:
-    """Begins to write the report of a run's folder, in a process of its own."""
-    words = [*asked.arguments(), "--readers", str(arguments.readers.resolve()), "--report-only"]
-    code = "import sys; from newbie_image.cli.main import main; sys.exit(main())"
-    with (work / f"{asked.out}.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", code, "nano", "benchmark", *words],
-            cwd=work,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )
+        clock.say(f"{pictures} pictures drawn and read")
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """The runs, their reports, and what is packed of them."""
+    """The runs, and what is packed of them."""
     clock = Clock(arguments.minutes)
     work = Path(tempfile.mkdtemp(prefix="binding-")) if arguments.work is None else arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     arguments.readers = arguments.readers.resolve()
     arguments.bundle = str(Path(arguments.bundle).resolve())
-    writing: dict[str, subprocess.Popen[bytes]] = {}
-    commands: dict[str, str] = {}
+    by_folder: dict[str, list[Asked]] = {}
+    for asked in TINY if arguments.tiny else RUNS:
+        by_folder.setdefault(asked.out, []).append(asked)
+    commands = [report_command(runs) for runs in by_folder.values()]
+    (work / "commands.txt").write_text("".join(f"{line}\n" for line in commands))
     try:
-        for asked in draw(clock, arguments, work, PACKING + REPORTING):
-            whole = reported_as(asked, arguments.tiny)
-            last = [each for each in (TINY if arguments.tiny else RUNS) if each.out == asked.out][-1] is asked
-            commands[asked.out] = "newbie nano benchmark " + shlex.join(whole.arguments())
-            if last and (work / asked.out / "readings.jsonl").exists():
-                writing[asked.out] = report(arguments, work, whole)
-        for name, process in writing.items():
-            try:
-                process.wait(max(0.1, clock.left(PACKING)))
-                clock.say(f"report of {name}: {process.returncode}")
-            except subprocess.TimeoutExpired:
-                clock.say(f"report of {name}: not done in time")
-    except Exception as error:
-        clock.say(f"stopped: {type(error).__name__}: {error}")
+        draw(clock, arguments, work)
+    except Exception:
+        clock.say(traceback.format_exc())
     finally:
-        for process in writing.values():
-            if process.poll() is None:
-                process.terminate()
-        (work / "commands.txt").write_text("".join(f"{line}\n" for line in commands.values()))
         left_out = pack(work, arguments.out)
         for name, files in left_out.items():
             clock.say(f"{name}: {files} pictures did not fit")
@@ -226,19 +201,17 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def pack(work: Path, out: Path, part: int = PART, parts: int = PARTS) -> dict[str, int]:
-    """Packs run folders into `binding-00`, `binding-01`, …: lines and reports first, then pictures as far as
-    there is room.
+    """Packs run folders into `binding-00`, `binding-01`, …: lines first, then pictures as far as there is
+    room.
 
     Returns:
         run folder → pictures that did not fit.
     """
     out.mkdir(parents=True, exist_ok=True)
     runs = sorted(path for path in work.iterdir() if (path / "run.json").exists())
-    files = [path for path in sorted(work.iterdir()) if path.suffix in (".txt", ".log")]
+    files = [work / "commands.txt"]
     for run in runs:
-        files += [path for path in sorted(run.iterdir()) if path.suffix in (".json", ".md", ".svg")]
-        files += sorted(run.glob("*.jsonl"))
-    files += [path for run in runs for path in sorted(run.glob("*-sheet.png"))]
+        files += [run / "run.json", *sorted(run.glob("*.jsonl"))]
     pictures = [path for run in runs for path in sorted(run.glob("pictures/*/*.png"))]
     left_out: dict[str, int] = {}
     with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -260,16 +233,9 @@ def pack(work: Path, out: Path, part: int = PART, parts: int = PARTS) -> dict[st
 
 
 def _packed(path: Path) -> tuple[str, bytes]:
-    """A file's name and content as they are packed: lines compressed, sheets with 256 colours."""
-    from PIL import Image
-
+    """A file's name and content as they are packed: lines compressed."""
     if path.suffix == ".jsonl":
         return f"{path.name}.xz", lzma.compress(path.read_bytes(), preset=3)
-    if path.suffix == ".png":
-        with Image.open(path) as sheet:
-            small = io.BytesIO()
-            sheet.convert("RGB").quantize(256).save(small, format="PNG")
-        return path.name, small.getvalue()
     return path.name, path.read_bytes()
 
 

@@ -31,11 +31,12 @@ from newbie_image.nano.benchmark.reading import (
     PictureReading,
     load_evaluator,
     match_people,
+    nearest_plan,
     reach_of,
 )
 from newbie_image.nano.benchmark.validation import condition_json, injected_json, read_condition
 from newbie_image.nano.readers import CHARACTER_HEADS
-from newbie_image.nano.world.layout import Place, asked_places
+from newbie_image.nano.world.layout import FOUR_IN_A_ROW, FOUR_IN_CORNERS, Place, asked_places
 from newbie_image.nano.world.render import render
 from newbie_image.nano.world.scene import Scene
 
@@ -227,3 +228,21 @@ def test_a_weight_that_spills_is_seen_where_it_spills():
     lost = [as_read(s, {"hair_color": s.characters[1].hair_color}, {}) for s in scenes]
     assert spill({1.0: plain, 3.0: lost}, "hair_color", {"hair_color"})[SPILLS[0]].change.value == 0
     assert spill({1.0: plain, 3.0: lost}, "eye_color", {"eye_color"})[SPILLS[0]].change.high < 0
+
+
+def test_four_people_without_positions_may_stand_in_a_row_or_in_the_corners(evaluator: Evaluator):
+    prompts = [make_prompt("unplaced", 4, index) for index in range(12)]
+    rows = [p.scene for p in prompts if p.scene.characters[0].position in FOUR_IN_A_ROW]
+    assert 0 < len(rows) < len(prompts)
+    scene = rows[0]
+    people = zip(scene.characters, FOUR_IN_CORNERS, strict=True)
+    shown = replace(scene, characters=tuple(replace(c, position=place) for c, place in people))
+    assert nearest_plan(scene, asked_places(shown)) == shown
+    assert nearest_plan(scene, asked_places(scene)) == scene
+    picture = render(shown, 2 * SIZE)[None]
+    (free,) = evaluator.read(picture, [scene], placed=lambda index: False)
+    (asked,) = evaluator.read(picture, [scene])
+    assert [person.position for person in free.people] == list(FOUR_IN_CORNERS)
+    wrong, right = (count[0] / count[1] for count in (attributes_right(r, "reader") for r in (asked, free)))
+    assert right > 0.95
+    assert wrong < 0.8

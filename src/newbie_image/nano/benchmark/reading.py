@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,7 @@ from newbie_image.nano.readers import (
     figure_box,
     load_reader,
 )
-from newbie_image.nano.world.layout import Place, asked_places
+from newbie_image.nano.world.layout import Place, asked_places, in_other_plans
 from newbie_image.nano.world.scene import Scene
 
 READ_ATTRIBUTES: Final = tuple(name for name in CHARACTER_HEADS if name != "present")
@@ -94,22 +94,37 @@ class Evaluator:
         """The same on another device."""
         return Evaluator(self.detector.to(device), self.reader.to(device), self.sha256)
 
-    def read(self, pictures: np.ndarray, scenes: Sequence[Scene], chunk: int = 64) -> list[PictureReading]:
+    def read(
+        self,
+        pictures: np.ndarray,
+        scenes: Sequence[Scene],
+        chunk: int = 64,
+        placed: Callable[[int], bool] = lambda index: True,
+    ) -> list[PictureReading]:
         """Readings of pictures (count, height, width, 3) uint8 of what the scenes ask for.
 
         Args:
             chunk: pictures on the device at a time.
+            placed: whether the prompt of a picture said where people stand; where it did not, four of them
+                are asked for in a row or in the corners, whichever is nearer.
         """
         readings: list[PictureReading] = []
         for start in range(0, len(pictures), chunk):
             part = slice(start, start + chunk)
-            readings += self._read(np.array(pictures[part]), scenes[part])
+            free = [not placed(start + index) for index in range(len(scenes[part]))]
+            readings += self._read(np.array(pictures[part]), scenes[part], free)
         return readings
 
-    def _read(self, pictures: np.ndarray, scenes: Sequence[Scene]) -> list[PictureReading]:
+    def _read(
+        self, pictures: np.ndarray, scenes: Sequence[Scene], free: Sequence[bool]
+    ) -> list[PictureReading]:
         on_device = torch.from_numpy(pictures).to(self.device)
         tensor = on_device.permute(0, 3, 1, 2).float() / 127.5 - 1
         found = self.detector.find(tensor)
+        scenes = [
+            nearest_plan(scene, [d.place for d in people]) if anywhere else scene
+            for scene, people, anywhere in zip(scenes, found, free, strict=True)
+        ]
         matches = [match_people(s, [d.place for d in f]) for s, f in zip(scenes, found, strict=True)]
         rows = [(i, j) for i, match in enumerate(matches) for j in match if j is not None]
         read: dict[tuple[int, int], dict[str, int]] = {}
@@ -163,6 +178,18 @@ def reach_of(scene: Scene) -> float:
     if len(wanted) < 2:
         return LONE_REACH
     return min(_distance(one, two) for one, two in itertools.combinations(wanted, 2)) / 2
+
+
+def nearest_plan(scene: Scene, found: Sequence[Place]) -> Scene:
+    """The scene as it was asked for, or its people in their order at the places of the other plan for four,
+    whichever is nearer to the found ones: a prompt without positions does not say which plan it means."""
+
+    def distance(asked: Scene) -> float:
+        places = asked_places(asked)
+        match = match_people(asked, found)
+        return sum(_distance(places[i], found[j]) for i, j in enumerate(match) if j is not None)
+
+    return min(in_other_plans(scene), key=distance)
 
 
 def match_people(scene: Scene, found: Sequence[Place]) -> list[int | None]:

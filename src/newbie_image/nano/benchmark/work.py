@@ -103,7 +103,7 @@ class Worker:
             for prompt, picture, read, look in zip(
                 job.prompts,
                 pictures,
-                self.evaluator.read(pictures, scenes),
+                self.evaluator.read(pictures, scenes, placed=lambda index: job.prompts[index].positions),
                 map(look_of, describe(pictures)),
                 strict=True,
             )

@@ -7,7 +7,7 @@ between its feet and are multiplied by `scale`. Standing, it is about 400 of the
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from newbie_image.nano.world.drawing import CANVAS
@@ -62,6 +62,16 @@ def _plan(scene: Scene) -> dict[str, tuple[float, float, float]]:
     if count == 4:
         return FOUR_IN_A_ROW if scene.characters[0].position in FOUR_IN_A_ROW else FOUR_IN_CORNERS
     return {0: {}, 1: ONE, 2: TWO, 3: THREE, 5: FIVE, 6: SIX}[count]
+
+
+def in_other_plans(scene: Scene) -> list[Scene]:
+    """The scene, and for four people the same with its people in their order at the places of the other plan
+    for four."""
+    if len(scene.characters) != 4:
+        return [scene]
+    other = FOUR_IN_CORNERS if _plan(scene) is FOUR_IN_A_ROW else FOUR_IN_A_ROW
+    people = zip(scene.characters, other, strict=True)
+    return [scene, replace(scene, characters=tuple(replace(c, position=place) for c, place in people))]
 
 
 def places(scene: Scene) -> tuple[Place, ...]:
