@@ -97,6 +97,10 @@ class BenchmarkPrompt:
         """The key of the prompt that asks for the same scene in the plain way."""
         return f"{KINDS[self.kind].of or self.kind}-{self.people}-{self.index:04d}"
 
+    def says_where(self, form: str) -> bool:
+        """Whether it says where people stand, written in that form; tags say their order alone."""
+        return self.positions and form != "tags"
+
     def text(self, form: str) -> str:
         """The prompt as `xml`, `tags` or `sentence`.
 
