@@ -240,7 +240,7 @@ def test_four_people_without_positions_may_stand_in_a_row_or_in_the_corners(eval
     assert nearest_plan(scene, asked_places(shown)) == shown
     assert nearest_plan(scene, asked_places(scene)) == scene
     picture = render(shown, 2 * SIZE)[None]
-    (free,) = evaluator.read(picture, [scene], placed=lambda index: False)
+    (free,) = evaluator.read(picture, [scene], placed=[False])
     (asked,) = evaluator.read(picture, [scene])
     assert [person.position for person in free.people] == list(FOUR_IN_CORNERS)
     wrong, right = (count[0] / count[1] for count in (attributes_right(r, "reader") for r in (asked, free)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -99,31 +99,31 @@ class Evaluator:
         pictures: np.ndarray,
         scenes: Sequence[Scene],
         chunk: int = 64,
-        placed: Callable[[int], bool] = lambda index: True,
+        placed: Sequence[bool] | None = None,
     ) -> list[PictureReading]:
         """Readings of pictures (count, height, width, 3) uint8 of what the scenes ask for.
 
         Args:
             chunk: pictures on the device at a time.
-            placed: whether the prompt of a picture said where people stand; where it did not, four of them
-                are asked for in a row or in the corners, whichever is nearer.
+            placed: whether each picture's prompt said where people stand, all where left out; where it did
+                not, four of them are asked for in a row or in the corners, whichever is nearer.
         """
         readings: list[PictureReading] = []
         for start in range(0, len(pictures), chunk):
             part = slice(start, start + chunk)
-            free = [not placed(start + index) for index in range(len(scenes[part]))]
-            readings += self._read(np.array(pictures[part]), scenes[part], free)
+            said = [True] * len(scenes[part]) if placed is None else placed[part]
+            readings += self._read(np.array(pictures[part]), scenes[part], said)
         return readings
 
     def _read(
-        self, pictures: np.ndarray, scenes: Sequence[Scene], free: Sequence[bool]
+        self, pictures: np.ndarray, scenes: Sequence[Scene], placed: Sequence[bool]
     ) -> list[PictureReading]:
         on_device = torch.from_numpy(pictures).to(self.device)
         tensor = on_device.permute(0, 3, 1, 2).float() / 127.5 - 1
         found = self.detector.find(tensor)
         scenes = [
-            nearest_plan(scene, [d.place for d in people]) if anywhere else scene
-            for scene, people, anywhere in zip(scenes, found, free, strict=True)
+            scene if said else nearest_plan(scene, [d.place for d in people])
+            for scene, people, said in zip(scenes, found, placed, strict=True)
         ]
         matches = [match_people(s, [d.place for d in f]) for s, f in zip(scenes, found, strict=True)]
         rows = [(i, j) for i, match in enumerate(matches) for j in match if j is not None]

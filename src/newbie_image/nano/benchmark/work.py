@@ -95,7 +95,8 @@ class Worker:
                 lines.append(self._line(job, prompt))
                 if prompt.key in job.keep:
                     write_picture(job.folder / picture_file(job.arm, prompt), picture)
-        scenes, form = [prompt.scene for prompt in job.prompts], job.arm.form
+        scenes = [prompt.scene for prompt in job.prompts]
+        placed = [prompt.says_where(job.arm.form) for prompt in job.prompts]
         readings = [
             ReadingLine(
                 job.arm.name, prompt.key, self.evaluator.sha256, seam_ratio(picture, prompt.scene), read, look
@@ -103,9 +104,7 @@ class Worker:
             for prompt, picture, read, look in zip(
                 job.prompts,
                 pictures,
-                self.evaluator.read(
-                    pictures, scenes, placed=lambda index: job.prompts[index].says_where(form)
-                ),
+                self.evaluator.read(pictures, scenes, placed=placed),
                 map(look_of, describe(pictures)),
                 strict=True,
             )
