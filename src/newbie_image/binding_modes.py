@@ -61,7 +61,7 @@ class BindingParts:
 
     def without_regions(self) -> BindingParts:
         """The same parts but for those that need to know where characters stand."""
-        return replace(self, region=False, apart=False, background=False, sealed=False)
+        return replace(self, region=False, apart=False, background=False, sealed=False, start=0.0, end=1.0)
 
     @property
     def changes(self) -> bool:
@@ -74,15 +74,18 @@ class BindingParts:
         return frozenset(name for name in _SWITCHES if name != "weights" and getattr(self, name))
 
 
+UNTIL: Final = 0.6
+"""Part of the steps after which regions rest: who is where is settled, and what crosses a border can still be
+finished (docs/binding.md, the sweep)."""
 _TEXT: Final = BindingParts(encode=True, text=True, weights=True)
-_FULL: Final = replace(_TEXT, region=True, blind=True, apart=True, background=True)
+_FULL: Final = replace(_TEXT, region=True, blind=True, apart=True, background=True, end=UNTIL)
 MODES: Final[dict[str, BindingParts]] = {
     "off": BindingParts(),
     "encode": BindingParts(encode=True, weights=True),
     "text": _TEXT,
-    "region": replace(_TEXT, region=True),
+    "region": replace(_TEXT, region=True, end=UNTIL),
     "full": _FULL,
-    "sealed": replace(_FULL, sealed=True, beta_minus=math.inf),
+    "sealed": replace(_FULL, sealed=True, beta_minus=math.inf, end=1.0),
 }
 AUTO: Final = "auto"
 _SWITCHES: Final = tuple(f.name for f in fields(BindingParts) if f.type == "bool")
@@ -109,6 +112,8 @@ def read_binding(text: str) -> BindingParts | None:
     parts = MODES[mode]
     for setting in settings:
         parts = _set(parts, setting, text)
+    if parts.sealed and not any(setting.startswith("window") for setting in settings):
+        parts = replace(parts, start=0.0, end=1.0)
     if parts.sealed and (parts.start, parts.end, parts.layers) != (0.0, 1.0, "all"):
         raise RequestError(
             f"binding {text!r}: sealed holds in all steps and layers; leave window and layers away"

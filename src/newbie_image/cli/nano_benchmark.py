@@ -226,8 +226,7 @@ def validate(
 
     choice = choose_device()
     evaluator = load_evaluator(readers).to(choice.device)
-    # In the dtype of the files, as the validations that there are were made.
-    pipeline = NewbiePipeline.from_pretrained(bundle).to(choice.device)
+    pipeline = NewbiePipeline.from_pretrained(bundle).to(choice.device, choice.dtype)
     result = validate_evaluator(
         evaluator,
         count,
