@@ -59,10 +59,6 @@ class BindingParts:
         """Whether anything depends on where characters stand."""
         return self.region or self.apart or self.background or self.sealed
 
-    def without_regions(self) -> BindingParts:
-        """The same parts but for those that need to know where characters stand."""
-        return replace(self, region=False, apart=False, background=False, sealed=False, start=0.0, end=1.0)
-
     @property
     def changes(self) -> bool:
         """Whether anything is on."""

@@ -300,16 +300,12 @@ def test_a_binding_that_training_did_not_see_is_said_and_drawn(pipeline: NewbieP
     assert draw(pipeline, PLACED, "sealed")[1] == ()  # nothing is known, nothing is said
 
 
-def test_auto_without_regions_is_not_said_to_be_untrained() -> None:
+def test_the_mode_that_auto_chooses_is_not_said_to_be_untrained() -> None:
     nowhere = tiny.XML_PROMPT.replace("<position>center_left</position>\n", "")
-    for mode in ("region", "full"):
-        parts, remarks = decide("auto", parse(nowhere), mode, ("off", mode))
-        assert parts.switched == MODES[mode].without_regions().switched
-        assert remarks == ()
-    # Given by name, the mode whose parts these are is one that training did not see.
-    assert (
-        "not trained with binding 'text'" in decide("text", parse(nowhere), "region", ("off", "region"))[1][0]
-    )
+    for prompt in (nowhere, PLACED):
+        assert decide("auto", parse(prompt), "region", ("off", "region"))[1] == ()
+    told = decide("text", parse(nowhere), "region", ("off", "region"))[1]
+    assert "not trained with binding 'text'" in told[0]
 
 
 def test_what_is_too_long_beside_a_binding_is_refused_or_said(pipeline: NewbiePipeline) -> None:
@@ -341,8 +337,8 @@ def test_auto_is_the_bundles_mode_and_its_regions_need_positions() -> None:
     half = placed.replace("<position>left</position>", "")
     for text, wanted, said in (
         (placed, MODES["region"], 0),
-        (nowhere, MODES["text"], 0),
-        (half, MODES["text"], 1),
+        (nowhere, MODES["off"], 0),
+        (half, MODES["off"], 1),
         (one, MODES["off"], 0),
     ):
         parts, remarks = decide("auto", parse(text + "<general_tags>day</general_tags>"), "region")
@@ -350,7 +346,7 @@ def test_auto_is_the_bundles_mode_and_its_regions_need_positions() -> None:
         assert len(remarks) == said
     _, (remark,) = decide("auto", parse(half + "<general_tags>day</general_tags>"), "region")
     assert "character_1 has no position" in remark
-    assert "auto binds by 'region' without regions" in remark
+    assert "auto does not bind by 'region'" in remark
     assert decide("auto", parse(half + "<general_tags>day</general_tags>"), "text")[1] == ()
 
 

@@ -156,7 +156,7 @@ def decide(
         prompt: parsed.
         default: the mode that the bundle gives prompts with several characters.
         trained: modes that the bundle was trained with, None where nothing is known. `auto` is never said to
-            be none of them: `default` is one, and without regions it is as that mode is until they are found.
+            be none of them: `default` is one.
     """
     parts = read_binding(setting)
     weighed = any(tag.weight not in (0.0, 1.0) for tag in prompt.tags)
@@ -173,9 +173,9 @@ def decide(
             if len(lost) < people:
                 remarks.append(
                     f"{', '.join(lost)} {'has' if len(lost) == 1 else 'have'} no position that can be used: "
-                    f"auto binds by {default!r} without regions, and those of the others are not used"
+                    f"auto does not bind by {default!r}, and those of the others are not used"
                 )
-            chosen = chosen.without_regions()
+            chosen = MODES["off"]
         return replace(chosen, weights=weighed), tuple(remarks)
     if weighed and not parts.weights:
         remarks.append(

@@ -67,8 +67,15 @@ def _taught(recipe: dict[str, Any]) -> list[str]:
     if apart:
         regional = transformer.get("regional", 0.0)
         placed = f", of which {100 * regional:.0f} of 100 with regions (binding `region`)" if regional else ""
+        full = transformer.get("full", 0.0)
+        placed += f", {100 * full:.0f} of 100 of these with all that `full` does" if regional and full else ""
         lines.append(
             f"- {100 * apart:.0f} of 100 captions in XML were encoded by character (binding `text`){placed}."
+        )
+    if unplaced := transformer.get("unplaced", 0.0):
+        lines.append(
+            f"- {100 * unplaced:.0f} of 100 complete captions in XML do not say where anybody stands; their "
+            "people are named from left to right."
         )
     return lines
 
