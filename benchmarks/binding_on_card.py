@@ -20,7 +20,6 @@ import shlex
 import tarfile
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -191,9 +190,7 @@ def measure(arguments: argparse.Namespace) -> None:
     (work / "commands.txt").write_text("".join(f"{line}\n" for line in commands))
     try:
         draw(clock, arguments, work)
-    except Exception:
-        clock.say(traceback.format_exc())
-    finally:
+    finally:  # what is there comes home, whatever happened
         left_out = pack(work, arguments.out)
         for name, files in left_out.items():
             clock.say(f"{name}: {files} pictures did not fit")

@@ -24,6 +24,17 @@ def test_modes_and_their_parts() -> None:
     assert math.isinf(MODES["sealed"].beta_minus)
 
 
+def test_regions_rest_at_the_end_of_region_and_full_but_never_of_sealed() -> None:
+    for text in ("region", "full", "full,background=off"):
+        parts = read_binding(text)
+        assert parts is not None
+        assert (parts.start, parts.end) == (0.0, 0.6)
+    for text in ("sealed", "full,sealed=on", "sealed,window=0-1", "region,window=0-1", "off,region=on"):
+        parts = read_binding(text)
+        assert parts is not None
+        assert (parts.start, parts.end) == (0.0, 1.0)
+
+
 def test_parts_and_numbers_are_set_apart() -> None:
     parts = read_binding("full, background=off,beta_minus=inf ,window=0.2-0.7,layers=middle, beta_plus=0.7")
     assert parts is not None

@@ -40,6 +40,20 @@ def test_rows_and_columns() -> None:
     assert right[2] == 1.0
 
 
+def test_one_in_the_middle_of_four_corners_has_a_column_of_its_own() -> None:
+    corners = ("upper_left", "upper_right", "lower_left", "lower_right")
+    *around, middle = boxes(*corners, "center")
+    assert middle == pytest.approx((0.35, 0.0, 0.65, 1.0))
+    assert around[0] == pytest.approx((0.0, 0.0, 0.35, 0.5))
+    assert around[3] == pytest.approx((0.65, 0.5, 1.0, 1.0))
+    # Rows that are high enough stay rows: the words' halves of the picture hold.
+    assert boxes("upper_left", "lower_right") == [
+        pytest.approx((0.0, 0.0, 0.55, 0.5)),
+        pytest.approx((0.45, 0.5, 1.0, 1.0)),
+    ]
+    assert boxes(*corners[:2], "bottom")[2] == pytest.approx((0.15, 0.5, 0.85, 1.0))
+
+
 def test_boxes_and_other_languages() -> None:
     assert boxes("0.1,0.2,0.4,0.9", "右") == [(0.1, 0.2, 0.4, 0.9), pytest.approx((0.45, 0.0, 1.0, 1.0))]
 
@@ -79,7 +93,7 @@ def test_characters_have_their_numbers_in_what_is_said() -> None:
     assert labels(parse(text.replace("character_2", "character_1"))) == (1, 2)
 
 
-SOUGHT = "regions are looked for in the picture and act from step 5 on"
+SOUGHT = "regions are looked for in the picture and act in steps 5 to 12"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +113,7 @@ SOUGHT = "regions are looked for in the picture and act from step 5 on"
             20,
             "character_1 has no position that can be used: the parts of the binding that need",
         ),
+        ("region,window=0-1", (None, None), 20, "and act from step 5 on"),
         ("region", (None, None), 1, "1 steps leave none to look for regions and use them; give positions"),
         ("region,window=0-0.2", (None, None), 20, "give positions or a wider window=0-0.2"),
         ("region,window=0-0.2", ("left", "right"), 2, "window=0-0.2 holds none of 2 steps: no regions act"),

@@ -36,11 +36,11 @@ def test_the_bindings_of_training_stand_in_the_bundle(tmp_path: Path) -> None:
     assert asdict(recipe)["trained_bindings"] == ("off", "text", "region", "full")
     build_autoencoder(NARROW).save_pretrained(tmp_path / "autoencoder" / "vae")
     write_statistics(tmp_path / "latents", LatentStatistics((0.0,) * 16, (1.0,) * 16))
-    for trained in (recipe.trained_bindings, ("text", "sealed")):
+    for trained in (recipe.trained_bindings, ("region", "sealed")):
         workshop = Workshop(tmp_path, replace(recipe, trained_bindings=trained), torch.device("cpu"))
         write_settings(tmp_path, workshop.pipeline(Parts(TINY)).settings)
         text = read_settings(tmp_path).text
-        assert (text.auto_binding, text.trained_bindings) == ("text", trained)
+        assert (text.auto_binding, text.trained_bindings) == ("region", trained)
 
 
 def test_a_recipe_trains_what_auto_is_to_be() -> None:

@@ -183,7 +183,7 @@ def decide(
         )
     if not weighed:
         parts = replace(parts, weights=False)
-    if people == 0 and (parts.encode or parts.text or parts.regional):
+    if people == 0 and (parts.encode or parts.text or parts.blind or parts.regional):
         remarks.append(f"binding {setting!r} needs <character_N> blocks and the prompt has none: it is off")
         parts = replace(MODES["off"], weights=parts.weights)
     if trained is not None and parts.switched and all(parts.switched != MODES[m].switched for m in trained):
@@ -229,10 +229,13 @@ def _sought(parts: BindingParts, prompt: Prompt, steps: int | None) -> str:
         return f"{who}: regions are looked for in the picture"
     acting = acting_steps(parts, steps, finding_step(steps))
     if not acting:
-        window = "" if parts.end == 1 else f" or a wider {_window(parts)}"
+        wider = acting_steps(replace(parts, end=1.0), steps, finding_step(steps))
+        window = f" or a wider {_window(parts)}" if wider else ""
         return f"{who}: {steps} steps leave none to look for regions and use them; give positions{window}"
     until = "; before it, nothing but the texts is sealed" if parts.sealed else ""
-    return f"{who}: regions are looked for in the picture and act from step {acting[0] + 1} on{until}"
+    last = acting[-1] + 1
+    when = f"from step {acting[0] + 1} on" if last == steps else f"in steps {acting[0] + 1} to {last}"
+    return f"{who}: regions are looked for in the picture and act {when}{until}"
 
 
 def _window(parts: BindingParts) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,8 +10,8 @@ from newbie_image.prompt import Character, Prompt, grammar
 Box = tuple[float, float, float, float]
 LONE_HALF_WIDTH = 0.35
 """Half the width of the region of a character that has no neighbour in its row, in widths of the picture."""
-FIGURE_SHAPE = 0.5
-"""Width of a standing figure and what it holds, in heights of it."""
+FLAT = 2.0
+"""A row's region this much wider than high, in fractions of the picture, is nothing to stand in."""
 FINDING_SHARE = 0.2
 """Part of the steps after which regions are looked for, where no position says them."""
 
@@ -41,9 +40,9 @@ def regions_of(prompt: Prompt) -> tuple[tuple[Region, ...], tuple[str, ...]]:
     """The regions of a prompt's characters, and what had to be said about them.
 
     Place words are read together: each goes from halfway to its left neighbour to halfway to its right one in
-    its row, the outermost to the picture's edge; rows are parted in the same way. Where columns that are
-    parted into rows suit standing figures better (four in the corners and one in the middle), it is done so.
-    A box is taken as it is.
+    its row, the outermost to the picture's edge; rows are parted in the same way. Where that leaves somebody
+    a flat band (the one in the middle of four corners), columns are parted into rows instead. A box is taken
+    as it is.
 
     Returns:
         Regions of all characters, none where one of them has no place; remarks, a line each, in which
@@ -102,12 +101,13 @@ def labels(prompt: Prompt) -> tuple[int, ...]:
 
 
 def _cells(centers: dict[int, tuple[float, float]]) -> dict[int, Box]:
-    """Boxes of place words: rows that are parted into columns, or columns that are parted into rows; the way
-    whose worst box has more of a standing figure's shape."""
+    """Boxes of place words: rows that are parted into columns, or, where that is too flat for somebody,
+    columns that are parted into rows."""
+    rows = {n: (x[0], y[0], x[1], y[1]) for n, (y, x) in _parted(centers, 1.0, LONE_HALF_WIDTH).items()}
+    if all(right - left <= FLAT * (bottom - top) for left, top, right, bottom in rows.values()):
+        return rows
     flipped = {number: (y, x) for number, (x, y) in centers.items()}
-    by_rows = {n: (x[0], y[0], x[1], y[1]) for n, (y, x) in _parted(centers, 1.0, LONE_HALF_WIDTH).items()}
-    by_columns = {n: (x[0], y[0], x[1], y[1]) for n, (x, y) in _parted(flipped, LONE_HALF_WIDTH, 1.0).items()}
-    return min((by_rows, by_columns), key=_misshapen)
+    return {n: (x[0], y[0], x[1], y[1]) for n, (x, y) in _parted(flipped, LONE_HALF_WIDTH, 1.0).items()}
 
 
 Span = tuple[float, float]
@@ -123,12 +123,6 @@ def _parted(
         same = sorted({other for other, line in centers.values() if line == across})
         found[number] = (_span(across, lines, lone_line), _span(along, same, lone))
     return found
-
-
-def _misshapen(boxes: dict[int, Box]) -> float:
-    return max(
-        (abs(math.log((b[2] - b[0]) / (b[3] - b[1]) / FIGURE_SHAPE)) for b in boxes.values()), default=0.0
-    )
 
 
 def _span(value: float, values: Sequence[float], lone: float) -> tuple[float, float]:

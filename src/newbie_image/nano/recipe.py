@@ -101,7 +101,7 @@ class Recipe:
     steps: int = 12
     guidance: float = 3.0
     shift: float = 1.5
-    auto_binding: Mode = "text"
+    auto_binding: Mode = "region"
     trained_bindings: tuple[Mode, ...] = ("off", "text", "region", "full")
     people: int = 3
     counts: dict[int, float] = field(default_factory=lambda: COUNTS[3])

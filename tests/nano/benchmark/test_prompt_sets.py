@@ -87,6 +87,8 @@ def test_swapped_prompts_ask_for_the_same_people_at_the_same_places_with_the_sam
 
 def test_unplaced_prompts_say_no_position():
     plain, unplaced = make_prompt("seen", 3, 0), make_prompt("unplaced", 3, 0)
+    assert [plain.says_where(form) for form in FORMS] == [True, False, True]
+    assert not any(unplaced.says_where(form) for form in FORMS)
     assert "<position>" in plain.text("xml")
     assert "<position>" not in unplaced.text("xml")
     assert " on the left " in " " + plain.text("sentence")

@@ -34,8 +34,9 @@ from newbie_image.nano.benchmark.report import write_report
 from newbie_image.nano.benchmark.results import Results
 from newbie_image.nano.benchmark.run import Done, Run, RunEvent, Skipped, run
 from newbie_image.nano.benchmark.run_folder import ReadingLine, RunFolder, read_folder
-from newbie_image.nano.benchmark.work import RENDERS, Crew, Draw, Worker, WorkerPlan, in_this_process
+from newbie_image.nano.benchmark.work import RENDERS, Crew, Draw, Job, Worker, WorkerPlan, in_this_process
 from newbie_image.nano.captions import xml_caption
+from newbie_image.nano.world.layout import FOUR_IN_CORNERS
 from newbie_image.nano.world.render import render
 from newbie_image.pipeline import NewbiePipeline
 from newbie_image.prompt import parse
@@ -131,6 +132,25 @@ def test_an_evaluator_reads_the_same_in_chunks_and_after_a_move(evaluator: Evalu
     whole = evaluator.read(pictures, scenes)
     assert evaluator.to(torch.device("cpu")).read(pictures, scenes, chunk=4) == whole
     assert evaluator.read(pictures[:0], []) == []
+
+
+def test_four_people_that_are_nowhere_asked_for_may_stand_in_either_plan(
+    tmp_path: Path, evaluator: Evaluator
+):
+    prompt = next(
+        p for i in range(20) if (p := make_prompt("unplaced", 4, i)).scene.characters[0].position == "left"
+    )
+    people = zip(prompt.scene.characters, FOUR_IN_CORNERS, strict=True)
+    corners = replace(prompt.scene, characters=tuple(replace(c, position=place) for c, place in people))
+    worker = Worker(lambda arm, prompts: np.stack([render(corners, 256) for _ in prompts]), evaluator)
+    for arm, asked in (("xml", list(FOUR_IN_CORNERS)), ("tags", list(FOUR_IN_CORNERS))):
+        (line,) = worker(Job(tmp_path, ARMS[arm], (prompt,), frozenset())).readings
+        assert [person.position for person in line.reading.people] == asked
+    said = replace(prompt, positions=True)
+    (line,) = worker(Job(tmp_path, ARMS["xml"], (said,), frozenset())).readings
+    assert [person.position for person in line.reading.people] == [
+        c.position for c in prompt.scene.characters
+    ]
 
 
 @pytest.mark.slow

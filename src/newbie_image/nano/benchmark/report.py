@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -86,6 +87,12 @@ def _head(results: Results) -> list[str]:
         ),
     ]
     lines += [f"- Not available: {name}, because {reason}." for name, reason in state["skipped"].items()]
+    for kind, arm in itertools.product(results.kinds, results.arms):
+        there, asked = len(results.readings(arm, kind)), len(results.of_kind(kind))
+        if 0 < there < asked:
+            lines.append(
+                f"- Not complete: {arm} on {kind} has {there} of {asked} pictures; nothing follows yet."
+            )
     if cut:
         lines.append(f"- {cut} texts are longer than the token limit; their ends were cut off.")
     return [*lines, ""]
@@ -204,10 +211,13 @@ def _responses(results: Results) -> list[str]:
 
 
 def guard_table(results: Results, training: np.ndarray | None) -> list[str]:
-    """Seams, diversity and nearest training picture of every arm, beside the renders."""
+    """Seams, diversity and nearest training picture of every arm on every set, beside the renders."""
     rows: list[list[str]] = []
-    for arm in results.arms:
-        lines = [line for (name, _), line in results.lines.items() if name == arm]
+    for kind, arm in itertools.product(results.kinds, results.arms):
+        keys = results.readings(arm, kind)
+        if not keys:
+            continue
+        lines = [results.lines[arm, key] for key in keys]
         descriptions = descriptions_of([line.look for line in lines if line.look is not None])
         seams = [line.seam for line in lines if line.seam is not None]
         nearest = (
@@ -218,6 +228,7 @@ def guard_table(results: Results, training: np.ndarray | None) -> list[str]:
         spread = diversity(descriptions)
         rows.append(
             [
+                kind,
                 arm,
                 f"{np.mean(seams):.3f}" if seams else "–",
                 "–" if math.isnan(spread) else f"{spread:.4f}",
@@ -225,6 +236,7 @@ def guard_table(results: Results, training: np.ndarray | None) -> list[str]:
             ]
         )
     head = [
+        "set",
         "arm",
         "gradient at region borders / everywhere",
         "diversity",

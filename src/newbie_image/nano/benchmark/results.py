@@ -62,6 +62,10 @@ class Results:
         """The kinds of prompts, in order."""
         return tuple(dict.fromkeys(prompt.kind for prompt in self.prompts.values()))
 
+    def of_kind(self, kind: str) -> list[BenchmarkPrompt]:
+        """The prompts of a kind, in order."""
+        return [prompt for prompt in self.prompts.values() if prompt.kind == kind]
+
     @property
     def base(self) -> str | None:
         """The arm that others are compared with: `xml`, else the first that is no reference."""
