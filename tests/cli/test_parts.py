@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from newbie_image.checkpoints.convert import convert
 from newbie_image.checkpoints.recognise import recognise
 from newbie_image.cli.app import app
+from newbie_image.cli.replay import compare
 from newbie_image.cli.session import Session
 from newbie_image.provenance import read_picture
 
@@ -46,10 +47,11 @@ def drawn(path: Path, *arguments: str) -> Path:
 def test_four_files_make_the_picture_of_the_whole_bundle(
     options: dict[str, str], tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    whole = read_picture(drawn(tmp_path / "a.png", "--model", str(tiny_bundle)))[1]
+    whole, _ = read_picture(drawn(tmp_path / "a.png", "--model", str(tiny_bundle)))
     path = drawn(tmp_path / "b.png", *flat(options))
-    record = read_picture(path)[1]
-    assert record.pixels == whole.pixels
+    picture, record = read_picture(path)
+    # Where weights lie in a mapped file decides on some processors in which order kernels add up.
+    assert compare(whole, picture).largest <= 1
     assert record.bundle.name == "tiny"
     assert record.environment["text_encoder"].startswith("text_encoder sha256:")
     assert record.environment["clip_model"].startswith("jina_clip_v2.safetensors sha256:")
