@@ -5,8 +5,8 @@
     PYTHONPATH=src python benchmarks/binding_on_card.py --unpack "$OUT" --to runs
 
 The runs are done in the order of their weight, by processes that load the models once; what is not done when
-the time is up is left out, and what is there is packed. Unpacked, the commands in `commands.txt` write the
-reports, which need no card.
+the time is up is left out, and what is there is packed. Unpacking prints the commands that write the reports,
+which need no card.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import io
 import lzma
 import multiprocessing
 import os
+import re
 import shlex
 import tarfile
 import tempfile
@@ -273,13 +274,15 @@ class _Parts(io.RawIOBase):
 
 
 def unpack(out: Path, to: Path) -> None:
-    """Restores the run folders of :func:`pack`."""
+    """Restores the run folders of :func:`pack`, and prints what writes their reports."""
     whole = b"".join(path.read_bytes() for path in sorted(out.glob("binding-[0-9][0-9]")))
     with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
         tar.extractall(to, filter="data")
     for path in to.glob("*/*.jsonl.xz"):
         path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
         path.unlink()
+    for line in (to / "commands.txt").read_text().splitlines():
+        print(re.sub(r"--out (\S+)", lambda name: shlex.join(["--out", str(to / name[1])]), line))
 
 
 def main() -> None:

@@ -10,35 +10,21 @@ import torch
 
 from newbie_image.bundle import read_settings, write_settings
 from newbie_image.errors import RequestError
-from newbie_image.nano.autoencoder import AutoencoderRecipe, build_autoencoder
+from newbie_image.nano.autoencoder import build_autoencoder
 from newbie_image.nano.latents import LatentStatistics, write_statistics
-from newbie_image.nano.parts import Parts, TransformerRecipe
+from newbie_image.nano.parts import Parts
 from newbie_image.nano.recipe import Recipe, Workshop
-
-TINY = TransformerRecipe(
-    dim=32,
-    n_layers=1,
-    n_refiner_layers=1,
-    n_heads=2,
-    n_kv_heads=2,
-    text_dim=64,
-    text_layers=2,
-    pooled_dim=32,
-    pooled_layers=1,
-)
-NARROW = AutoencoderRecipe(
-    encoder_channels=(8,) * 4, decoder_channels=(8,) * 4, encoder_layers=(0, 0, 0, 1), decoder_layers=(0,) * 4
-)
+from newbie_image.nano.timed_run import card_recipe
 
 
 def test_the_bindings_of_training_stand_in_the_bundle(tmp_path: Path) -> None:
-    recipe = Recipe(transformer=TINY, autoencoder=NARROW)
+    recipe = card_recipe("tiny")
     assert asdict(recipe)["trained_bindings"] == ("off", "text", "region", "full")
-    build_autoencoder(NARROW).save_pretrained(tmp_path / "autoencoder" / "vae")
+    build_autoencoder(recipe.autoencoder).save_pretrained(tmp_path / "autoencoder" / "vae")
     write_statistics(tmp_path / "latents", LatentStatistics((0.0,) * 16, (1.0,) * 16))
     for trained in (recipe.trained_bindings, ("region", "sealed")):
         workshop = Workshop(tmp_path, replace(recipe, trained_bindings=trained), torch.device("cpu"))
-        write_settings(tmp_path, workshop.pipeline(Parts(TINY)).settings)
+        write_settings(tmp_path, workshop.pipeline(Parts(recipe.transformer)).settings)
         text = read_settings(tmp_path).text
         assert (text.auto_binding, text.trained_bindings) == ("region", trained)
 

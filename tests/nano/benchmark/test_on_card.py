@@ -39,11 +39,13 @@ def _folder(work: Path, name: str, pictures: int) -> dict[str, bytes]:
     for number in range(pictures):
         noise = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(noise).save(run / "pictures" / "xml" / f"{number}.png")
-    (work / "commands.txt").write_text("newbie\n")
+    (work / "commands.txt").write_text("newbie --out held --report-only\n")
     return {str(path.relative_to(work)): path.read_bytes() for path in work.rglob("*") if path.is_file()}
 
 
-def test_what_is_packed_in_parts_is_unpacked(script: ModuleType, tmp_path: Path):
+def test_what_is_packed_in_parts_is_unpacked(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     work, out, to = tmp_path / "work", tmp_path / "out", tmp_path / "to"
     wanted = _folder(work, "held", 3) | _folder(work, "sweep", 2)
     (work / "unfinished").mkdir()
@@ -51,6 +53,7 @@ def test_what_is_packed_in_parts_is_unpacked(script: ModuleType, tmp_path: Path)
     script.unpack(out, to)
     found = {str(path.relative_to(to)): path.read_bytes() for path in to.rglob("*") if path.is_file()}
     assert found == wanted
+    assert capsys.readouterr().out == f"newbie --out {to / 'held'} --report-only\n"
 
 
 def test_pictures_that_do_not_fit_are_left_out_and_said(script: ModuleType, tmp_path: Path):
